@@ -1,0 +1,188 @@
+"""From an identity that Quota vouches for to a local user, and which wallet is whose.
+
+(provider, sub) is the identity. An e-mail address never signs anybody in by itself.
+"""
+
+import hashlib
+import re
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import IntegrityError, models, router, transaction
+from django.db.models.query_utils import DeferredAttribute
+from django.utils import timezone
+
+from .conf import get_settings
+from .exceptions import SignInFailed
+from .id_token import Identity
+from .models import PROVIDER, ProviderAccount, QuotaToken
+from .signals import wallet_connected, wallet_disconnected
+
+__all__ = [
+    "account_of",
+    "candidates_by_email",
+    "connect",
+    "create",
+    "disconnect",
+    "find",
+    "link",
+    "new_user",
+    "record_sign_in",
+    "username_for",
+]
+
+
+def account_of(user: Any) -> ProviderAccount | None:
+    """The Quota account of `user`, connected or not."""
+    return ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).first()
+
+
+def find(external_id: str) -> ProviderAccount | None:
+    """The account with this `sub`, its user with it."""
+    account = (
+        ProviderAccount.objects.using(router.db_for_write(ProviderAccount))
+        .select_related("user")
+        .filter(provider=PROVIDER, external_id=external_id)
+        .first()
+    )
+    # MariaDB compares without regard to case; a `sub` is case sensitive (OpenID Connect Core 1.0
+    # section 2), and another person's is not this one's.
+    return account if account is not None and account.external_id == external_id else None
+
+
+def record_sign_in(account: ProviderAccount, identity: Identity) -> None:
+    """Note what Quota says about the person now. The user's own fields are the project's."""
+    account.issuer = identity.issuer
+    account.email = identity.email
+    account.name = identity.name
+    account.picture = identity.picture
+    account.last_sign_in_at = timezone.now()
+    account.save()
+
+
+def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
+    """Users whom QUOTA_LINK_BY_EMAIL allows to link with this first sign-in.
+
+    Only a verified address counts, and never a user with rights beyond their own: whoever can
+    get an address verified at Quota would get those too.
+    """
+    users = get_user_model()._default_manager.none()
+    if get_settings().link_by_email and identity.email and identity.email_verified:
+        field = get_user_model().get_email_field_name()
+        users = get_user_model()._default_manager.filter(
+            **{f"{field}__iexact": identity.email}, quota_accounts__isnull=True
+        )
+        for flag, wanted in (("is_active", True), ("is_staff", False), ("is_superuser", False)):
+            if isinstance(getattr(get_user_model(), flag, None), DeferredAttribute):
+                users = users.filter(**{flag: wanted})
+    return users
+
+
+def link(user: Any, identity: Identity) -> ProviderAccount:
+    """Make `identity` the Quota account of an existing user.
+
+    Raises SignInFailed `account_conflict` if either is taken meanwhile.
+    """
+    account = ProviderAccount(user=user, external_id=identity.subject)
+    try:
+        with transaction.atomic(using=router.db_for_write(ProviderAccount)):
+            record_sign_in(account, identity)
+    except IntegrityError:
+        raise SignInFailed(
+            "account_conflict", "this user or this Quota account was linked just now"
+        ) from None
+    return account
+
+
+def create(identity: Identity, create_user: Any) -> ProviderAccount:
+    """A new user, made by `create_user(claims)`, with their account; both or neither.
+
+    Two first sign-ins of one person at once end with one user: the loser of the race is sent to
+    the winner's. Raises SignInFailed `account_conflict` if a unique field of the user model (an
+    e-mail address, say) is taken by somebody else.
+    """
+    try:
+        with transaction.atomic(using=router.db_for_write(ProviderAccount)):
+            account = ProviderAccount(
+                user=create_user(identity.claims), external_id=identity.subject
+            )
+            record_sign_in(account, identity)
+    except IntegrityError:
+        winner = find(identity.subject)
+        if winner is None:
+            raise SignInFailed(
+                "account_conflict",
+                "a new user would clash with an existing one; let that user sign in as before "
+                "and connect the wallet (django_quota:connect), or see QUOTA_LINK_BY_EMAIL",
+            ) from None
+        return winner
+    return account
+
+
+def username_for(subject: str) -> str:
+    """A stable username that says nothing about the person: usernames are often public."""
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", subject):
+        return f"quota-{subject}"
+    return f"quota-{hashlib.sha256(subject.encode()).hexdigest()[:40]}"
+
+
+def new_user(identity: Identity, username: str) -> AbstractBaseUser:
+    """A saved user without a password, for any user model.
+
+    Raises SignInFailed `email_required` where the model signs in by e-mail and Quota gave none.
+    """
+    model = get_user_model()
+    email_field = model.get_email_field_name()
+    fields: dict[str, Any] = {}
+    if any(field.name == email_field for field in model._meta.get_fields()):
+        fields[email_field] = identity.email
+    if email_field != model.USERNAME_FIELD:
+        fields[model.USERNAME_FIELD] = username
+    elif not identity.email:
+        raise SignInFailed(
+            "email_required", "users sign in by e-mail here, and Quota gave no e-mail address"
+        )
+    user = model(**fields)
+    user.set_unusable_password()
+    user.save()
+    return user
+
+
+def connect(user: Any, *, external_id: str, issuer: str, replace: bool) -> ProviderAccount:
+    """Make the wallet `external_id` the one of `user`, who is signed in already.
+
+    Raises SignInFailed `account_in_use` if it is somebody else's, `wallet_already_connected` if
+    the user has another one and `replace` is False.
+    """
+    account = find(external_id)
+    if account is not None and account.user_id != user.pk:
+        raise SignInFailed("account_in_use", "this Quota account belongs to another user here")
+    if account is None:
+        other = account_of(user)
+        if other is not None and not replace:
+            raise SignInFailed("wallet_already_connected", "the user has another wallet connected")
+        try:
+            with transaction.atomic(using=router.db_for_write(ProviderAccount)):
+                if other is not None:
+                    other.delete()  # its refresh token is queued for revocation
+                account = ProviderAccount.objects.create(
+                    user=user, external_id=external_id, issuer=issuer
+                )
+        except IntegrityError:
+            raise SignInFailed(
+                "account_conflict", "this user or this wallet was connected just now"
+            ) from None
+    wallet_connected.send(sender=ProviderAccount, user=user, account=account)
+    return account
+
+
+def disconnect(user: Any) -> None:
+    """Wipe the tokens of `user`'s wallet, and queue their revocation at Quota.
+
+    The link stays, so that the person finds their account again at the next sign-in.
+    """
+    with transaction.atomic(using=router.db_for_write(QuotaToken)):
+        for row in QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER):
+            row.delete()
+    wallet_disconnected.send(sender=ProviderAccount, user=user)

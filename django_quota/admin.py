@@ -1,0 +1,117 @@
+"""Accounts and tokens in Django's admin: who is connected and in what state, never a secret."""
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from . import tokens
+from .exceptions import QuotaError
+from .models import SECRETS, ProviderAccount, QuotaToken
+
+__all__ = ["ProviderAccountAdmin", "QuotaTokenAdmin"]
+
+#: What may be seen of a token: everything but the encrypted columns and the lease.
+TOKEN_FIELDS: list[Any] = [
+    field.name
+    for field in QuotaToken._meta.fields
+    if field.name not in (*SECRETS, "id", "lease_owner", "lease_until")
+]
+
+
+class QuotaTokenInline(admin.StackedInline):  # type: ignore[type-arg]
+    """The account's token, to look at."""
+
+    model = QuotaToken
+    fields: ClassVar[list[Any]] = [name for name in TOKEN_FIELDS if name != "account"]
+    readonly_fields = fields
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ProviderAccount)
+class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Who is who at Quota."""
+
+    list_display = ["external_id", "email", "name", "user", "token_status", "last_sign_in_at"]
+    list_select_related = ["user", "token"]
+    list_filter = ["token__status", "provider", "created_at", "last_sign_in_at"]
+    search_fields = ["external_id", "email", "name"]
+    raw_id_fields = ["user"]
+    readonly_fields = ["issuer", "created_at", "last_sign_in_at"]
+    inlines = [QuotaTokenInline]
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return [*self.search_fields, *_user_search_fields("user")]
+
+    @admin.display(description=_("wallet"), ordering="token__status")
+    def token_status(self, account: ProviderAccount) -> str:
+        token = getattr(account, "token", None)
+        return str(token.get_status_display()) if token else str(_("not connected"))
+
+
+@admin.register(QuotaToken)
+class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """The state of each connection, and what an operator may do about it."""
+
+    list_display = ["account", "user", "status", "expires_at", "scope", "last_failure"]
+    list_select_related = ["account__user"]
+    list_filter = ["status", "expires_at", "last_failure"]
+    search_fields = ["account__external_id", "account__email", "account__name"]
+    fields = readonly_fields = TOKEN_FIELDS
+    actions = ["refresh_tokens", "revoke_tokens", "require_sign_in"]
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return [*self.search_fields, *_user_search_fields("account__user")]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    @admin.display(description=_("user"), ordering="account__user")
+    def user(self, token: QuotaToken) -> str:
+        return str(token.account.user)
+
+    @admin.action(description=_("Refresh the selected tokens at Quota"), permissions=["change"])
+    def refresh_tokens(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
+        done = 0
+        for row in rows.select_related("account"):
+            try:
+                tokens.renew(row.account)
+                done += 1
+            except QuotaError as error:
+                self.message_user(request, f"{row.account}: {error}", messages.ERROR)
+        self.say(request, done, ngettext("%d token refreshed.", "%d tokens refreshed.", done))
+
+    @admin.action(
+        description=_("Disconnect and revoke the selected tokens"), permissions=["delete"]
+    )
+    def revoke_tokens(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
+        done = rows.count()
+        for row in rows:
+            row.delete()
+        tokens.revoke_pending()
+        self.say(request, done, ngettext("%d token revoked.", "%d tokens revoked.", done))
+
+    @admin.action(description=_("Require a new sign-in"), permissions=["change"])
+    def require_sign_in(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
+        done = rows.update(
+            status=QuotaToken.Status.REAUTHENTICATION_REQUIRED, last_failure="required_by_admin"
+        )
+        self.say(request, done, ngettext("%d user must sign in again.", "%d users must.", done))
+
+    def say(self, request: HttpRequest, done: int, sentence: str) -> None:
+        if done:
+            self.message_user(request, sentence % done, messages.SUCCESS)
+
+
+def _user_search_fields(path: str) -> list[str]:
+    """The user's name and e-mail, whatever the project's user model calls them."""
+    model = get_user_model()
+    names = {model.USERNAME_FIELD, model.get_email_field_name()}
+    return [f"{path}__{name}" for name in sorted(names)]

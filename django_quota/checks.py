@@ -1,0 +1,81 @@
+"""`manage.py check`: one message for each thing that is missing or wrong, and how to mend it.
+
+Ids: E001 a required setting is missing, E002 a setting is malformed, E003 FIELD_ENCRYPTION_KEY,
+E004 the backend is not installed, W001 an unknown QUOTA_ name, W002 SameSite=Strict.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from . import conf
+from .backends import QuotaBackend
+from .exceptions import ConfigurationError
+from .fields import KEY_HELP, crypter
+
+__all__ = ["check_encryption_key", "check_installation", "check_settings"]
+
+BACKEND = "django_quota.backends.QuotaBackend"
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Every `QUOTA_*` setting that is missing, malformed or unknown."""
+    messages: list[CheckMessage] = [
+        Error(
+            str(error),
+            hint=conf.REQUIRED_HELP if name in conf.REQUIRED else None,
+            id="django_quota.E002" if getattr(settings, name, None) else "django_quota.E001",
+        )
+        for name, error in conf.problems().items()
+    ]
+    messages += [
+        Warning(
+            f"{name} is not a setting of django_quota.",
+            hint="Is it misspelt? The settings are listed in the README.",
+            id="django_quota.W001",
+        )
+        for name in conf.unknown_names()
+    ]
+    return messages
+
+
+def check_encryption_key(**kwargs: Any) -> list[CheckMessage]:
+    """FIELD_ENCRYPTION_KEY, without which no token can be stored."""
+    try:
+        crypter()
+    except ConfigurationError as error:
+        return [Error(str(error), hint=KEY_HELP, id="django_quota.E003")]
+    return []
+
+
+def check_installation(**kwargs: Any) -> list[CheckMessage]:
+    """The rest of the project's settings, as far as a sign-in needs them."""
+    messages: list[CheckMessage] = []
+    if not any(_is_ours(path) for path in settings.AUTHENTICATION_BACKENDS):
+        messages.append(
+            Error(
+                "No QuotaBackend in AUTHENTICATION_BACKENDS: nobody can sign in with Quota.",
+                hint=f"Add {BACKEND!r} to AUTHENTICATION_BACKENDS.",
+                id="django_quota.E004",
+            )
+        )
+    if settings.SESSION_COOKIE_SAMESITE == "Strict":
+        messages.append(
+            Warning(
+                "SESSION_COOKIE_SAMESITE is 'Strict': the browser does not send that cookie when "
+                "it comes back from Quota, so every sign-in ends in state_mismatch.",
+                hint="Set SESSION_COOKIE_SAMESITE = 'Lax', Django's default.",
+                id="django_quota.W002",
+            )
+        )
+    return messages
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        backend = import_string(path)
+    except ImportError:
+        return False
+    return isinstance(backend, type) and issubclass(backend, QuotaBackend)

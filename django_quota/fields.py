@@ -1,0 +1,102 @@
+"""The encrypted column: django-encrypted-model-fields' text field, made to fail closed.
+
+As it comes, that field hands ciphertext back when no key fits (it would be sent to Quota as a
+token, then encrypted a second time), encrypts the SQL of an expression instead of a value, and
+reads its keys once at import. This one raises, refuses, and reads them when they are used.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .exceptions import ConfigurationError, TokenUnreadable
+
+if TYPE_CHECKING:
+    EncryptedTextField = models.TextField[str, str]
+else:
+    try:
+        from encrypted_model_fields.fields import EncryptedTextField
+    except ImproperlyConfigured:
+        # The library reads FIELD_ENCRYPTION_KEY at import and would end `manage.py check` before
+        # it can say what is wrong (django_quota.E003). All that touches a secret is overridden
+        # below and asks for the key when it is used, so without one it refuses to read or write.
+        EncryptedTextField = models.TextField
+
+__all__ = ["EncryptedTokenField", "crypter"]
+
+KEY_HELP = (
+    "Make one with: python -c 'from cryptography.fernet import Fernet; "
+    "print(Fernet.generate_key().decode())'"
+)
+
+
+@lru_cache(maxsize=8)
+def _crypter(keys: tuple[str | bytes, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def crypter() -> MultiFernet:
+    """The keys of FIELD_ENCRYPTION_KEY as they are now: the first encrypts, all decrypt.
+
+    Raises ConfigurationError if there are none, or one is not a Fernet key.
+    """
+    value: Any = getattr(settings, "FIELD_ENCRYPTION_KEY", None)
+    keys = (value,) if isinstance(value, str | bytes) else value
+    if not keys or not isinstance(keys, Sequence):
+        raise ConfigurationError(f"FIELD_ENCRYPTION_KEY is missing. {KEY_HELP}")
+    try:
+        return _crypter(tuple(keys))
+    except (ValueError, TypeError):
+        # `from None`: the message of the library may hold the key.
+        raise ConfigurationError(
+            f"FIELD_ENCRYPTION_KEY holds something that is not a Fernet key. {KEY_HELP}"
+        ) from None
+
+
+class EncryptedTokenField(EncryptedTextField):
+    """A secret at rest. Reading a value that no key fits raises TokenUnreadable."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Not in forms: cleaning a form field of this kind would decrypt what a visitor sends.
+        kwargs["editable"] = False
+        super().__init__(*args, **kwargs)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        kwargs.pop("editable", None)
+        return name, path, args, kwargs
+
+    def to_python(self, value: Any) -> Any:
+        return models.TextField.to_python(self, value)
+
+    def from_db_value(self, value: str | None, *args: Any) -> str | None:
+        if value is None or value == "":
+            return value
+        try:
+            return crypter().decrypt(value.encode()).decode()
+        except (InvalidToken, ValueError):
+            raise TokenUnreadable(
+                f"{self.model._meta.label}.{self.name} cannot be decrypted with any key of "
+                "FIELD_ENCRYPTION_KEY. Put the key it was encrypted with back into that list, or "
+                "let the user sign in again."
+            ) from None
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        if value is None or value == "":
+            return value
+        if not isinstance(value, str):
+            raise TypeError(
+                f"{self.name} takes a string, not a database expression: encrypting SQL text "
+                "would destroy the token. Load the rows and save() them one by one."
+            )
+        return crypter().encrypt(value.encode()).decode()
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        # Fernet is randomised: no comparison by value can ever match.
+        return super().get_lookup(lookup_name) if lookup_name == "isnull" else None

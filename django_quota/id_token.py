@@ -1,0 +1,243 @@
+"""Pure validation of an OpenID Connect id_token (OpenID Connect Core 1.0 section 3.1.3.7).
+
+No settings, no clock, no network: everything that decides is an argument. PyJWT checks the
+signature; the claims are checked here, because each refusal must have a reason of its own for
+the log and because the clock is the caller's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.utils.crypto import constant_time_compare
+
+from .exceptions import SignInFailed
+
+if TYPE_CHECKING:
+    from jwt.types import Options
+
+__all__ = ["ALGORITHM", "Identity", "key_id", "subject_of", "usable_keys", "validate"]
+
+#: The only algorithm accepted, whatever the token's header says (RFC 8725 section 3.1).
+ALGORITHM = "RS256"
+_SIGNATURE_ONLY: "Options" = {
+    "verify_signature": True,
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
+MAX_TOKEN_LENGTH = 16_384
+MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0 section 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A person whom Quota vouches for: what the validated id_token says.
+
+    `subject` is the only stable key. `email` is in the provider's spelling, "" if not given, and
+    proves nothing unless `email_verified`. `claims` are all claims, for the backend's hooks.
+    """
+
+    issuer: str
+    subject: str
+    email: str = ""
+    email_verified: bool = False
+    name: str = ""
+    picture: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_claims(cls, claims: Mapping[str, Any]) -> "Identity":
+        """The identity in claims that have been validated; odd optional claims are left out."""
+        return cls(
+            issuer=claims["iss"],
+            subject=claims["sub"],
+            email=_email(claims.get("email")),
+            email_verified=claims.get("email_verified") is True,
+            name=_line(claims.get("name")),
+            picture=_picture(claims.get("picture")),
+            claims=claims,
+        )
+
+
+def _refuse(reason: str) -> SignInFailed:
+    return SignInFailed("invalid_id_token", reason)
+
+
+def _line(value: object) -> str:
+    """One line of text for people: no control characters (NUL breaks PostgreSQL), 255 at most."""
+    return "".join(c for c in value if c.isprintable())[:255] if isinstance(value, str) else ""
+
+
+def _email(value: object) -> str:
+    email = _line(value)
+    try:
+        validate_email(email)
+    except ValidationError:
+        return ""
+    return email if email == value and len(email) <= 254 else ""
+
+
+def _picture(value: object) -> str:
+    """A picture's address, only if a browser may load it; else ""."""
+    if not isinstance(value, str) or len(value) > 1000 or not value.isprintable():
+        return ""
+    try:
+        return value if urlsplit(value).scheme in ("https", "http") else ""
+    except ValueError:
+        return ""
+
+
+def key_id(token: object) -> str | None:
+    """The `kid` of the token's header, unverified: which key to look for, nothing more.
+
+    Raises SignInFailed if `token` is not a JWT signed with RS256.
+    """
+    if not isinstance(token, str) or not token:
+        raise _refuse("the reply has no id_token")
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise _refuse("the id_token is too long")
+    try:
+        header = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise _refuse("the id_token is not a JWT") from None
+    if header.get("alg") != ALGORITHM:
+        raise _refuse("the id_token is not signed with RS256")
+    if "crit" in header:  # RFC 7515 section 4.1.11: not understood, so refused
+        raise _refuse("the id_token has critical headers")
+    kid = header.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise _refuse("the id_token's kid is not a string")
+    return kid
+
+
+def usable_keys(document: Mapping[str, Any]) -> list[jwt.PyJWK]:
+    """The keys of a JWK Set (RFC 7517 section 5) that may sign id_tokens; others are skipped."""
+    keys = document.get("keys")
+    return [
+        key for member in (keys if isinstance(keys, list) else []) if (key := _usable_key(member))
+    ]
+
+
+def _usable_key(member: object) -> jwt.PyJWK | None:
+    if not isinstance(member, dict) or member.get("kty") != "RSA":
+        return None
+    if member.get("use", "sig") != "sig" or member.get("alg", ALGORITHM) != ALGORITHM:
+        return None
+    if not isinstance(member.get("kid", ""), str):
+        return None
+    try:
+        key = jwt.PyJWK(member, ALGORITHM)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    public = key.key
+    strong = isinstance(public, RSAPublicKey) and public.key_size >= MIN_RSA_BITS
+    return key if strong else None
+
+
+def validate(
+    token: object,
+    *,
+    keys: Sequence[jwt.PyJWK],
+    issuer: str,
+    audience: str,
+    nonce: str,
+    now: float,
+    leeway: int,
+) -> Identity:
+    """The identity in `token`, once everything about it has been checked.
+
+    `keys` come from `usable_keys`; `issuer` is the provider's, `audience` our client id; `now` is
+    Unix time and `leeway` the accepted clock difference, both in seconds. Raises SignInFailed
+    (`invalid_id_token`) with a reason for the log. OpenID Connect Core 1.0 section 3.1.3.7.
+    """
+    claims = _verify_signature(token, keys)
+    _check_parties(claims, issuer, audience)
+    _check_times(claims, now, leeway)
+    sent = claims.get("nonce")
+    if not isinstance(sent, str):
+        raise _refuse("the id_token has no nonce")
+    # JSON can carry a lone surrogate, which strict UTF-8 would refuse to encode.
+    if not constant_time_compare(sent.encode("utf-8", "replace"), nonce):
+        raise _refuse("the id_token's nonce is not the one that was sent (nonce mismatch)")
+    return Identity.from_claims(claims)
+
+
+def _verify_signature(token: object, keys: Sequence[jwt.PyJWK]) -> dict[str, Any]:
+    kid = key_id(token)
+    candidates = [key for key in keys if kid is None or key.key_id == kid]
+    if len(candidates) != 1:
+        # No kid is fine while there is one key; a guess among several is not a check.
+        raise _refuse(f"{len(candidates)} of Quota's keys fit the id_token's kid, not one")
+    try:
+        # Claims are checked below: the clock and the reasons are ours.
+        return jwt.decode(
+            str(token),
+            candidates[0],
+            algorithms=[ALGORITHM],
+            options=_SIGNATURE_ONLY,
+        )
+    except jwt.InvalidSignatureError:
+        raise _refuse("the id_token's signature is wrong") from None
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise _refuse("the id_token is not a JWT") from None
+
+
+def _check_parties(claims: Mapping[str, Any], issuer: str, audience: str) -> None:
+    if claims.get("iss") != issuer:
+        raise _refuse("the id_token's iss is not the issuer that discovery names")
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject or not subject.isprintable():
+        raise _refuse("the id_token has no usable sub")
+    if len(subject) > MAX_SUBJECT_LENGTH:
+        raise _refuse("the id_token's sub is too long")
+    named = claims.get("aud")
+    audiences = [named] if isinstance(named, str) else named
+    if not isinstance(audiences, list) or audience not in audiences:
+        raise _refuse("the id_token's aud is not our client id")
+    party = claims.get("azp")
+    if party is None and len(audiences) > 1:
+        raise _refuse("the id_token has several audiences and no azp")
+    if party is not None and party != audience:
+        raise _refuse("the id_token's azp is not our client id")
+
+
+def _check_times(claims: Mapping[str, Any], now: float, leeway: int) -> None:
+    times = {name: claims[name] for name in ("exp", "iat", "nbf") if name in claims}
+    for name, value in times.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _refuse(f"the id_token's {name} is not a number")
+    for name in ("exp", "iat"):
+        if name not in times:
+            raise _refuse(f"the id_token has no {name}")
+    # Written so that NaN, which compares false to everything, is refused too.
+    if not times["exp"] > now - leeway:
+        raise _refuse("the id_token has expired (exp); is this machine's clock right?")
+    if not times["iat"] <= now + leeway:
+        raise _refuse("the id_token is from the future (iat); is this machine's clock right?")
+    if not times.get("nbf", now) <= now + leeway:
+        raise _refuse("the id_token is not valid yet (nbf); is this machine's clock right?")
+
+
+def subject_of(token: str) -> str | None:
+    """The `sub` of an id_token that came with a refresh, unverified; None if unreadable.
+
+    The reply came straight from the token endpoint over TLS, which OpenID Connect Core 1.0
+    section 3.1.3.7 item 6 accepts in place of the signature. Fetching keys here instead could
+    fail between Quota's answer and our save, and lose the only copy of a rotated token.
+    """
+    try:
+        subject = jwt.decode(token, options={"verify_signature": False}).get("sub")
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        return None
+    return subject if isinstance(subject, str) else None

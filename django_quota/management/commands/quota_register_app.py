@@ -1,0 +1,122 @@
+"""`manage.py quota_register_app`: register this project at Quota, or change its registration."""
+
+import getpass
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ... import provider
+from ...conf import Settings, get_settings
+from ...exceptions import QuotaError
+
+TOKEN_VARIABLE = "QUOTA_SESSION_TOKEN"  # noqa: S105 - the name of a variable
+
+
+class Command(BaseCommand):
+    """POST or PATCH /developers/apps, and the settings that follow from it."""
+
+    help = (
+        "Registers this project as an OAuth app at Quota (or, with --client-id, changes it) and "
+        "prints the settings to use, or writes them to a .env file. The developer's session token "
+        f"(sess_...) is read from the variable {TOKEN_VARIABLE} or from standard input, never "
+        "from an argument, which other users of this machine could read."
+    )
+    # The settings that this command makes are what the checks would miss.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--name", help="the app's name, shown on the consent page")
+        parser.add_argument(
+            "--redirect-uri",
+            action="append",
+            metavar="URI",
+            help="a callback, exactly as it will be sent, such as "
+            "https://yourapp.com/auth/quota/callback; repeatable",
+        )
+        parser.add_argument(
+            "--scope",
+            action="append",
+            metavar="SCOPE",
+            help="an allowed scope; repeatable; default: QUOTA_SCOPES",
+        )
+        parser.add_argument(
+            "--post-logout-uri",
+            action="append",
+            metavar="URI",
+            help="where Quota may send people after sign-out, such as https://yourapp.com/; "
+            "repeatable",
+        )
+        parser.add_argument("--client-id", help="change the app with this client id")
+        parser.add_argument(
+            "--env-file", type=Path, help="write the settings to this file instead of printing them"
+        )
+
+    def handle(self, **options: Any) -> None:
+        app = {
+            "name": options["name"],
+            "redirect_uris": options["redirect_uri"],
+            "allowed_scopes": options["scope"],
+            "post_logout_redirect_uris": options["post_logout_uri"],
+        }
+        if not options["client_id"]:
+            if not app["name"] or not app["redirect_uris"]:
+                raise CommandError("A new app needs --name and at least one --redirect-uri.")
+            app["allowed_scopes"] = app["allowed_scopes"] or list(get_settings().scopes)
+        try:
+            saved = provider.save_app(
+                _session_token(),
+                {name: value for name, value in app.items() if value is not None},
+                client_id=options["client_id"],
+            )
+        except QuotaError as error:
+            raise CommandError(f"{error} Is the session token right, and the app yours?") from None
+        values = _settings(saved)
+        if options["env_file"]:
+            _update(options["env_file"], values)
+            self.stdout.write(f"{', '.join(values)} written to {options['env_file']}")
+        else:
+            for name, value in values.items():
+                self.stdout.write(f"{name}={value}")
+
+
+def _session_token() -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        token = getpass.getpass("Session token: ") if sys.stdin.isatty() else sys.stdin.readline()
+    token = token.strip()
+    if not token.startswith("sess_"):
+        raise CommandError(
+            f"No session token (sess_...) in {TOKEN_VARIABLE} or on standard input. Sign in to "
+            "Quota's dashboard, or POST /auth/login, to get one."
+        )
+    return token
+
+
+def _settings(saved: dict[str, Any]) -> dict[str, str]:
+    client_id = saved.get("client_id")
+    if not isinstance(client_id, str):
+        raise CommandError("Quota's answer names no client_id; look the app up in the dashboard.")
+    values = {"QUOTA_CLIENT_ID": client_id}
+    if isinstance(saved.get("client_secret"), str):  # only a new app's, and only this once
+        values["QUOTA_CLIENT_SECRET"] = saved["client_secret"]
+    if get_settings().base_url != Settings.base_url:
+        values["QUOTA_BASE_URL"] = get_settings().base_url
+    return values
+
+
+def _update(path: Path, values: dict[str, str]) -> None:
+    """Set `values` in the .env file, whose other lines stay; make what else the project needs."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line.partition("=")[0].strip() not in values]
+    there = {line.partition("=")[0].strip() for line in kept}
+    if "FIELD_ENCRYPTION_KEY" not in there:
+        values["FIELD_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
+    if "SESSION_SECRET" not in there:
+        values["SESSION_SECRET"] = secrets.token_urlsafe(50)
+    path.touch(mode=0o600)  # before a secret is in it
+    path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")

@@ -1,0 +1,33 @@
+"""``manage.py quota_sandbox``: run a whole local Quota beside the project."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    """Hands over to ``python -m django_quota.sandbox``, which has settings of its own."""
+
+    help = "Run a whole local Quota. Options: see --help."
+    requires_system_checks = []
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Pass every option on as it is."""
+        self._hand_over(argv[2:])
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run with the defaults, when called from code."""
+        self._hand_over([])
+
+    def _hand_over(self, options: list[str]) -> None:
+        # A new program in this process: signals, exit status and terminal need no forwarding,
+        # and nothing of the project's settings is left in memory.
+        environment = {
+            name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"
+        }
+        command = [sys.executable, "-m", "django_quota.sandbox", *options]
+        os.execve(sys.executable, command, environment)  # noqa: S606  # a list, no shell wanted

@@ -1,0 +1,151 @@
+"""What a person is told when a sign-in fails: a closed set of codes, each with words.
+
+The code travels in the URL as `?quota_error=<code>`; nothing else of a failure is shown.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+__all__ = ["SIGN_IN_ERRORS", "UNKNOWN", "SignInError", "describe"]
+
+Text = str | Promise
+
+
+@dataclass(frozen=True)
+class SignInError:
+    """A failed sign-in in words: what happened, and what to do next."""
+
+    code: str
+    title: Text
+    message: Text
+    action: Text
+
+
+def _error(code: str, title: Text, message: Text, action: Text) -> tuple[str, SignInError]:
+    return code, SignInError(code, title, message, action)
+
+
+_START_OVER = _("Please sign in again.")
+_LATER = _("Please try again in a moment. Nothing was lost.")
+_OWNER = _("Please try again later, or tell the people who run this site.")
+
+SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
+    dict(
+        [
+            # The recipe's own codes.
+            _error(
+                "state_mismatch",
+                _("This sign-in has expired"),
+                _("It was started too long ago, or in another browser."),
+                _("Please sign in again, and allow cookies for this site."),
+            ),
+            _error(
+                "token_exchange_failed",
+                _("Quota did not confirm the sign-in"),
+                _("The sign-in could not be completed with Quota."),
+                _START_OVER,
+            ),
+            _error(
+                "invalid_id_token",
+                _("Your identity could not be verified"),
+                _("What Quota sent could not be verified, so nobody was signed in."),
+                _START_OVER,
+            ),
+            # The provider's answer at the authorization endpoint (RFC 6749 section 4.1.2.1).
+            _error(
+                "access_denied",
+                _("You cancelled the sign-in"),
+                _("Quota was not allowed to share anything with this site."),
+                _("If you change your mind, try again."),
+            ),
+            _error(
+                "invalid_scope",
+                _("This site asks for too much"),
+                _("It asks Quota for a permission that it is not registered for."),
+                _OWNER,
+            ),
+            _error(
+                "authorization_failed",
+                _("Quota did not accept the sign-in"),
+                _("Quota could not carry out this request."),
+                _START_OVER,
+            ),
+            # Before and around it.
+            _error(
+                "provider_unavailable",
+                _("Quota cannot be reached"),
+                _("The sign-in service does not answer right now."),
+                _LATER,
+            ),
+            _error(
+                "issuer_mismatch",
+                _("Sign-in is not set up correctly"),
+                _("This site and Quota do not agree on who Quota is."),
+                _OWNER,
+            ),
+            _error(
+                "not_configured",
+                _("Sign-in is not set up yet"),
+                _("A setting of this site is missing or wrong."),
+                _OWNER,
+            ),
+            # Who may sign in.
+            _error(
+                "account_inactive",
+                _("This account is switched off"),
+                _("You cannot sign in with it."),
+                _OWNER,
+            ),
+            _error(
+                "account_conflict",
+                _("There is an account like yours already"),
+                _("An account of this site that is not connected to Quota uses your e-mail."),
+                _("Sign in to that account as before, then connect Quota from there."),
+            ),
+            _error(
+                "email_required",
+                _("Your e-mail address is missing"),
+                _("This site needs your e-mail address, and Quota did not share one."),
+                _("Sign in again and allow it."),
+            ),
+            _error(
+                "sign_up_closed",
+                _("No new accounts"),
+                _("This site does not accept new accounts at the moment."),
+                _("If you have an account, sign in as before and connect Quota from there."),
+            ),
+            _error(
+                "sign_in_refused",
+                _("You cannot sign in here"),
+                _("This site does not accept your Quota account."),
+                _OWNER,
+            ),
+            # Connect Wallet.
+            _error(
+                "account_in_use",
+                _("This wallet belongs to somebody else here"),
+                _("Another account of this site is connected to it."),
+                _("Sign in with Quota to use that account, or connect another wallet."),
+            ),
+            _error(
+                "wallet_already_connected",
+                _("You have a wallet connected already"),
+                _("It was not replaced."),
+                _("Connect again and confirm that you want to replace it."),
+            ),
+        ]
+    )
+)
+
+UNKNOWN = SignInError("unknown", _("Sign-in failed"), _("Something went wrong."), _START_OVER)
+
+
+def describe(code: str | None) -> SignInError | None:
+    """The words for a code from a URL: None without one, general words for a strange one."""
+    if not code:
+        return None
+    return SIGN_IN_ERRORS.get(code, UNKNOWN)

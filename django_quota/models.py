@@ -1,0 +1,163 @@
+"""What is stored: who a user is at Quota, their tokens, and what is still to be revoked.
+
+No HTTP here. Nothing in a `repr` or `str` is secret.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import models, router
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .fields import EncryptedTokenField
+
+__all__ = ["PROVIDER", "PendingRevocation", "ProviderAccount", "QuotaToken"]
+
+#: The `provider` of every row that this package writes.
+PROVIDER = "quota"
+
+
+class ProviderAccount(models.Model):
+    """Links a user to an identity at a provider: (provider, external_id) is who they are.
+
+    The issuer is verified and stored, but not part of the key, so that a moved issuer does not
+    turn every customer into a new one. An e-mail address is never the key.
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="quota_accounts"
+    )
+    provider = models.CharField(_("provider"), max_length=32, default=PROVIDER)
+    external_id = models.CharField(
+        _("external id"), max_length=255, help_text=_("The provider's stable id: the claim `sub`.")
+    )
+    issuer = models.CharField(_("issuer"), max_length=255, blank=True, default="")
+    email = models.EmailField(_("e-mail"), blank=True, default="")
+    name = models.CharField(_("name"), max_length=255, blank=True, default="")
+    picture = models.URLField(_("picture"), max_length=1000, blank=True, default="")
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    last_sign_in_at = models.DateTimeField(
+        _("last sign-in at"), null=True, blank=True, default=None, editable=False
+    )
+
+    class Meta:
+        verbose_name = _("Quota account")
+        verbose_name_plural = _("Quota accounts")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "external_id"], name="quota_account_unique_identity"
+            ),
+            # One wallet a user: connecting another replaces this row.
+            models.UniqueConstraint(
+                fields=["user", "provider"], name="quota_account_unique_per_user"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.email or self.external_id
+
+
+#: The encrypted columns. They are read from the database only where a token is really used, so
+#: that neither a list in the admin nor the deletion of a user ever decrypts one.
+SECRETS = ("access_token", "refresh_token", "id_token")
+
+
+class QuotaTokenQuerySet(models.QuerySet["QuotaToken"]):
+    """Reads and writes go to the write database: a lagging replica would serve spent tokens."""
+
+    def for_user(self, user: Any) -> "QuotaTokenQuerySet":
+        """The token row of `user`, with the access token and no other secret."""
+        return self.filter(account__user_id=user.pk, account__provider=PROVIDER).with_secrets(
+            "access_token"
+        )
+
+    def with_secrets(self, *names: str) -> "QuotaTokenQuerySet":
+        """These of the encrypted columns are loaded with the row; the others stay deferred."""
+        return self.defer(None).defer(*(name for name in SECRETS if name not in names))
+
+
+class QuotaTokenManager(models.Manager.from_queryset(QuotaTokenQuerySet)):  # type: ignore[misc]
+    """Secrets are deferred unless asked for."""
+
+    def get_queryset(self) -> QuotaTokenQuerySet:
+        rows: QuotaTokenQuerySet = super().get_queryset()
+        return rows.using(router.db_for_write(self.model)).with_secrets()
+
+
+class QuotaToken(models.Model):
+    """The tokens of one account, encrypted. Written by `django_quota.tokens` only."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("active")
+        REAUTHENTICATION_REQUIRED = "reauthentication_required", _("re-authentication required")
+
+    account = models.OneToOneField(ProviderAccount, on_delete=models.CASCADE, related_name="token")
+    access_token = EncryptedTokenField(_("access token"), default="")
+    refresh_token = EncryptedTokenField(_("refresh token"), default="")
+    id_token = EncryptedTokenField(_("id_token"), default="")
+    token_type = models.CharField(_("token type"), max_length=32, default="Bearer", editable=False)
+    scope = models.CharField(_("scope"), max_length=1000, blank=True, default="")
+    expires_at = models.DateTimeField(_("expires at"), default=timezone.now, db_index=True)
+    status = models.CharField(
+        _("status"), max_length=32, choices=Status, default=Status.ACTIVE, db_index=True
+    )
+    version = models.PositiveBigIntegerField(
+        _("version"),
+        default=0,
+        editable=False,
+        help_text=_("Goes up with every new pair of tokens."),
+    )
+    lease_owner = models.CharField(max_length=64, blank=True, default="", editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, default=None, editable=False)
+    last_failure = models.CharField(
+        _("last failure"), max_length=64, blank=True, default="", editable=False
+    )
+    last_failure_at = models.DateTimeField(
+        _("last failure at"), null=True, blank=True, default=None, editable=False
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(_("updated at"), default=timezone.now, editable=False)
+
+    objects = QuotaTokenManager()
+
+    if TYPE_CHECKING:
+        account_id: int
+
+    class Meta:
+        base_manager_name = "objects"
+        verbose_name = _("Quota token")
+        verbose_name_plural = _("Quota tokens")
+
+    def __str__(self) -> str:
+        return f"Quota token {self.pk}"
+
+    @property
+    def needs_sign_in(self) -> bool:
+        """Has Quota ended this connection, so that only a new sign-in helps?"""
+        return self.status == self.Status.REAUTHENTICATION_REQUIRED
+
+    def lasts(self, seconds: float) -> bool:
+        """Is the access token good for more than `seconds` from now?"""
+        return self.expires_at > timezone.now() + timedelta(seconds=seconds)
+
+
+class PendingRevocation(models.Model):
+    """A token that Quota has still to be told to revoke (RFC 7009).
+
+    Written in the transaction that drops the token, so that it survives the row, the user and an
+    outage of Quota's. `quota_prune` works the queue off.
+    """
+
+    token = EncryptedTokenField(_("token"), default="")
+    token_type_hint = models.CharField(max_length=32, default="refresh_token")
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now, db_index=True)
+
+    class Meta:
+        verbose_name = _("pending revocation")
+        verbose_name_plural = _("pending revocations")
+
+    def __str__(self) -> str:
+        return f"Pending revocation {self.pk}"

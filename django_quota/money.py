@@ -1,0 +1,26 @@
+"""Credits and dollars: 1,000,000 credits are one US dollar (quota-protocol section 11).
+
+Inside, money is a whole number of credits; only for people is it a Decimal, and never a float.
+"""
+
+from decimal import Decimal
+
+__all__ = ["CREDITS_PER_DOLLAR", "dollars", "format_usd"]
+
+CREDITS_PER_DOLLAR = 1_000_000
+
+
+def dollars(credits: int) -> Decimal:
+    """`credits` (int, may be negative) in US dollars, exactly."""
+    return Decimal(credits).scaleb(-6)
+
+
+def format_usd(credits: int) -> str:
+    """`credits` as "$1.00": to the cent, or as exactly as the credits are where they are finer.
+
+    >>> format_usd(1_000_000), format_usd(998_800), format_usd(-50_000), format_usd(1_234_000_001)
+    ('$1.00', '$0.9988', '-$0.05', '$1,234.000001')
+    """
+    whole, credits_left = divmod(abs(credits), CREDITS_PER_DOLLAR)
+    decimals = f"{credits_left:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if credits < 0 else ''}${whole:,}.{decimals}"

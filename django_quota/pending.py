@@ -1,0 +1,73 @@
+"""Sign-ins that have been started in this browser and not come back yet.
+
+They live in the session, under a key of our own, so that another browser cannot finish them
+(login CSRF, RFC 6749 section 10.12) and two tabs do not disturb each other. Each can be taken
+once.
+"""
+
+import base64
+import hashlib
+import secrets
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from django.contrib.sessions.backends.base import SessionBase
+from django.utils.crypto import constant_time_compare
+
+__all__ = ["LIFETIME", "MAX_PENDING", "PendingSignIn", "keep", "take"]
+
+SESSION_KEY = "django_quota_pending"
+#: The oldest is dropped for the next one: a session must not grow without bound.
+MAX_PENDING = 10
+#: Seconds in which a person has to come back from Quota.
+LIFETIME = 15 * 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingSignIn:
+    """What the callback needs to know of the start, and nobody else may.
+
+    `redirect_uri` is kept because the exchange must repeat it byte for byte (RFC 6749 section
+    4.1.3). `user_pk` is set for Connect Wallet: who is to be connected; `replace` says that they
+    have agreed to give up the wallet they have.
+    """
+
+    redirect_uri: str
+    next: str = ""
+    user_pk: str | None = None
+    replace: bool = False
+    state: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
+    started_at: float = field(default_factory=time.time)
+
+    @property
+    def code_challenge(self) -> str:
+        """S256 of the verifier (RFC 7636 section 4.2)."""
+        digest = hashlib.sha256(self.code_verifier.encode("ascii")).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def keep(session: SessionBase, pending: PendingSignIn) -> None:
+    """Remember `pending` in this browser's session."""
+    others = session.get(SESSION_KEY, [])[-(MAX_PENDING - 1) :]
+    session[SESSION_KEY] = [*others, asdict(pending)]
+
+
+def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
+    """The sign-in with this `state`, which is forgotten by that; None if there is none or it is
+    too old."""
+    found: dict[str, Any] | None = None
+    others = []
+    for item in session.get(SESSION_KEY, []):
+        if state and constant_time_compare(item["state"], state):
+            found = item
+        else:
+            others.append(item)
+    if found is None:
+        return None
+    session[SESSION_KEY] = others
+    if not 0 <= time.time() - found["started_at"] <= LIFETIME:
+        return None
+    return PendingSignIn(**found)

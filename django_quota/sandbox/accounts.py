@@ -1,0 +1,153 @@
+"""People and developers: the sign-in page, and the developer's JSON API under /auth/."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.views import LoginView
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+from django.forms import CharField, EmailField, EmailInput, PasswordInput
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+
+from . import ledger
+from .api import ApiError, bad_request, bearer, json_view, read_json
+from .models import Application, DeveloperSession, User
+from .seed import DEMO_PASSWORD, DEMO_USERS
+from .tokens import checksum, new_session_token
+
+__all__ = ["SignInView", "auth_login", "auth_logout", "auth_me", "register", "require_developer"]
+
+SESSION_LIFETIME = timedelta(hours=24)
+WELCOME_CREDITS = 1_000_000
+MIN_PASSWORD_LENGTH = 8
+
+
+class SignInForm(AuthenticationForm):
+    """E-mail and password."""
+
+    username = EmailField(
+        label="E-mail",
+        widget=EmailInput(attrs={"autocomplete": "username", "autofocus": True}),
+    )
+    password = CharField(
+        label="Password",
+        strip=False,
+        max_length=1024,
+        widget=PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+    error_messages = {
+        "invalid_login": "That e-mail and password do not match. Check both and try again.",
+        "inactive": "This account is switched off.",
+    }
+
+
+class SignInView(LoginView):
+    """The sign-in page, on the way to an app or on its own."""
+
+    template_name = "quota_sandbox/sign_in.html"
+    authentication_form = SignInForm
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Name the app that waits for the person, and the demo accounts."""
+        context = super().get_context_data(**kwargs)
+        query = parse_qs(urlsplit(self.get_redirect_url()).query)
+        client_id = query.get("client_id", [""])[0]
+        return context | {
+            "application": Application.objects.filter(client_id=client_id).first(),
+            "demo_users": DEMO_USERS,
+            "demo_password": DEMO_PASSWORD,
+        }
+
+
+def _read_credentials(request: HttpRequest) -> tuple[str, str]:
+    data = read_json(request)
+    email, password = data.get("email"), data.get("password")
+    if not isinstance(email, str) or not isinstance(password, str) or len(password) > 1024:
+        raise bad_request("email and password must be strings.")
+    return email.strip().lower(), password
+
+
+def _session_reply(user: User, status: int) -> JsonResponse:
+    token = new_session_token()
+    session = DeveloperSession.objects.create(
+        token_checksum=checksum(token), user=user, expires_at=timezone.now() + SESSION_LIFETIME
+    )
+    reply = {
+        "user": _describe(user),
+        "session_token": token,
+        "expires_at": session.expires_at.isoformat(),
+    }
+    return JsonResponse(reply, status=status, headers={"Cache-Control": "no-store"})
+
+
+def _describe(user: User) -> dict[str, Any]:
+    return {"id": str(user.pk), "email": user.email, "balance": user.balance}
+
+
+@json_view("POST")
+def register(request: HttpRequest) -> JsonResponse:
+    """Create a developer's account and sign it in."""
+    email, password = _read_credentials(request)
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise bad_request("This is not an e-mail address.", code="invalid_email") from None
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise bad_request(
+            f"The password needs at least {MIN_PASSWORD_LENGTH} characters.", code="weak_password"
+        )
+    try:
+        with transaction.atomic():
+            user = User.objects.add(email, password)
+            ledger.adjust(user, WELCOME_CREDITS, "Welcome credits")
+    except IntegrityError:
+        raise ApiError(
+            409, "email_exists", "This e-mail is registered already.", "Use POST /auth/login."
+        ) from None
+    return _session_reply(user, 201)
+
+
+@json_view("POST")
+def auth_login(request: HttpRequest) -> JsonResponse:
+    """Sign a developer in."""
+    email, password = _read_credentials(request)
+    user = User.objects.filter(email=email, is_active=True).first()
+    if user is None:
+        make_password(password)  # An unknown e-mail must take as long as a wrong password.
+    if user is None or not user.check_password(password):
+        raise ApiError(401, "invalid_credentials", "E-mail and password do not match.")
+    return _session_reply(user, 200)
+
+
+def require_developer(request: HttpRequest) -> DeveloperSession:
+    """Return the developer's session of a request. Raises a 401."""
+    session = DeveloperSession.find(bearer(request))
+    if session is None:
+        raise ApiError(
+            401,
+            "invalid_api_key",
+            "This needs a developer's session token.",
+            "Get one from POST /auth/login; it starts with sess_.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return session
+
+
+@json_view("GET")
+def auth_me(request: HttpRequest) -> JsonResponse:
+    """Answer who the session token stands for."""
+    return JsonResponse({"user": _describe(require_developer(request).user)})
+
+
+@json_view("POST")
+def auth_logout(request: HttpRequest) -> HttpResponse:
+    """End a developer's session."""
+    require_developer(request).delete()
+    return JsonResponse({"success": True})

@@ -1,0 +1,145 @@
+"""OAuth apps: POST /developers/apps, GET and PATCH /developers/apps/<id>."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.http import HttpRequest, JsonResponse
+
+from .accounts import require_developer
+from .api import ApiError, bad_request, json_view, read_json, read_text
+from .models import Application
+from .scopes import SCOPES
+
+__all__ = ["app_detail", "apps"]
+
+MAX_URIS = 50
+MAX_URI_LENGTH = 2_000
+LOCAL_HOSTS = {"localhost", "127.0.0.1"}
+FIELDS = {"name", "redirect_uris", "allowed_scopes", "post_logout_redirect_uris"}
+
+
+def _check_uri(field: str, uri: Any) -> str:
+    """Return a URI that may be registered. Raises a 400 that says what is wrong with it."""
+
+    def refuse(why: str) -> ApiError:
+        return bad_request(f"{field}: {why}", f"Rejected: {uri!r:.200}", "invalid_redirect_uri")
+
+    if not isinstance(uri, str) or len(uri) > MAX_URI_LENGTH:
+        raise refuse(f"each entry must be a string of up to {MAX_URI_LENGTH} characters.")
+    if not uri.isascii() or not uri.isprintable() or " " in uri:
+        raise refuse("only printable ASCII without spaces.")
+    if "*" in uri:
+        raise refuse("no wildcards; register every URI in full.")
+    if "#" in uri:
+        raise refuse("no fragments.")
+    try:
+        parts = urlsplit(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise refuse("this is not a URI.") from None
+    if not host or parts.username is not None or parts.password is not None:
+        raise refuse("an absolute URI with a host and without credentials.")
+    if parts.scheme == "https" or (parts.scheme == "http" and host in LOCAL_HOSTS):
+        return uri
+    raise refuse("https is required; http is for localhost and 127.0.0.1 only.")
+
+
+def _read_uris(data: dict[str, Any], field: str, *, required: bool) -> str:
+    uris = data.get(field, [])
+    if not isinstance(uris, list) or len(uris) > MAX_URIS or (required and not uris):
+        least = 1 if required else 0
+        raise bad_request(f"{field} must be a list of {least} to {MAX_URIS} URIs.")
+    return " ".join(dict.fromkeys(_check_uri(field, uri) for uri in uris))
+
+
+def _read_scopes(data: dict[str, Any]) -> list[str]:
+    scopes = data.get("allowed_scopes")
+    if not isinstance(scopes, list) or not scopes:
+        raise bad_request("allowed_scopes must be a list of scopes.")
+    unknown = [scope for scope in scopes if not isinstance(scope, str) or scope not in SCOPES]
+    if unknown:
+        raise bad_request(
+            f"allowed_scopes: {unknown[0]!r:.100} is not a scope.",
+            f"The scopes are {' '.join(SCOPES)}.",
+            "invalid_scope",
+        )
+    return list(dict.fromkeys(scopes))
+
+
+def _read_fields(data: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the named fields of an app, checked. Raises a 400."""
+    fields: dict[str, Any] = {}
+    if "name" in names:
+        fields["name"] = read_text(data, "name")
+    if "redirect_uris" in names:
+        fields["redirect_uris"] = _read_uris(data, "redirect_uris", required=True)
+    if "allowed_scopes" in names:
+        fields["allowed_scopes"] = _read_scopes(data)
+    if "post_logout_redirect_uris" in names:
+        fields["post_logout_redirect_uris"] = _read_uris(
+            data, "post_logout_redirect_uris", required=False
+        )
+    return fields
+
+
+def _describe(application: Application) -> dict[str, Any]:
+    return {
+        "id": str(application.pk),
+        "name": application.name,
+        "client_id": application.client_id,
+        "redirect_uris": application.redirect_uris.split(),
+        "allowed_scopes": application.allowed_scopes,
+        "post_logout_redirect_uris": application.post_logout_redirect_uris.split(),
+    }
+
+
+@json_view("POST")
+def apps(request: HttpRequest) -> JsonResponse:
+    """Register an app. Its secret is in this reply and nowhere else.
+
+    ``token_endpoint_auth_method: "none"`` (RFC 7591) makes a public client without a secret.
+    """
+    session = require_developer(request)
+    data = read_json(request)
+    method = data.get("token_endpoint_auth_method", "client_secret_post")
+    if method not in ("client_secret_post", "none"):
+        raise bad_request('token_endpoint_auth_method is "client_secret_post" or "none".')
+    application, secret = Application.add(
+        owner=session.user, public=method == "none", **_read_fields(data, FIELDS)
+    )
+    reply = _describe(application)
+    if secret:
+        reply["client_secret"] = secret
+    return JsonResponse(reply, status=201, headers={"Cache-Control": "no-store"})
+
+
+def _find(identifier: str) -> Application | None:
+    try:
+        lookup: dict[str, Any] = {"pk": uuid.UUID(identifier)}
+    except ValueError:
+        lookup = {"client_id": identifier}
+    application: Application | None = Application.objects.filter(**lookup).first()
+    return application
+
+
+@json_view("GET", "PATCH")
+def app_detail(request: HttpRequest, identifier: str) -> JsonResponse:
+    """Show or change an app, named by its id or its client_id."""
+    session = require_developer(request)
+    application = _find(identifier)
+    if application is None:
+        raise ApiError(404, "not_found", "There is no such app.")
+    if application.user_id != session.user.pk:
+        raise ApiError(403, "forbidden", "This app belongs to another developer.")
+    if request.method == "PATCH":
+        data = read_json(request)
+        names = FIELDS & data.keys()
+        if not names:
+            raise bad_request(f"Nothing to change; send one of {', '.join(sorted(FIELDS))}.")
+        for name, value in _read_fields(data, names).items():
+            setattr(application, name, value)
+        application.save()
+    return JsonResponse(_describe(application))

@@ -1,0 +1,71 @@
+"""Middleware: the headers of pages, and the knobs that play outages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from .api import ApiError
+from .state import Failure, state
+
+__all__ = ["KnobMiddleware", "PageSecurityMiddleware"]
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+# No form-action: Chromium applies it to redirects after a form, and both sign-in and consent
+# end in a redirect to the app.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+FAILURE_CODES = {
+    429: "rate_limit_exceeded",
+    502: "upstream_error",
+    503: "provider_unavailable",
+    504: "gateway_timeout",
+}
+
+
+class PageSecurityMiddleware:
+    """Send a Content-Security-Policy with everything."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["X-Frame-Options"] = "DENY"
+        return response
+
+
+class KnobMiddleware:
+    """Play latency and outages, and log requests, for everything but the knobs themselves."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path
+        if path == "/sandbox" or path.startswith(("/sandbox/", "/static/")):
+            return self.get_response(request)
+        if delay := state.knobs.latency.get(path):
+            time.sleep(delay)
+        failure = state.take_failure(path)
+        response = self.get_response(request) if failure is None else _outage(failure)
+        state.log_request(request.method or "", path, response.status_code)
+        return response
+
+
+def _outage(failure: Failure) -> HttpResponse:
+    if failure.body is not None:
+        response = HttpResponse(failure.body, status=failure.status)
+    else:
+        code = FAILURE_CODES.get(failure.status, "provider_unavailable")
+        error = ApiError(failure.status, code, "The sandbox was told to fail here.")
+        response = error.response()
+    if failure.retry_after is not None:
+        response.headers["Retry-After"] = str(failure.retry_after)
+    return response

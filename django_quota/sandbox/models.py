@@ -1,0 +1,209 @@
+"""The sandbox's tables: people, apps, keys, sessions of developers, money."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.utils import timezone
+from django.utils.text import slugify
+from jwcrypto import jwk
+from oauth2_provider.models import AbstractApplication
+from oauth2_provider.utils import jwk_from_pem
+
+from .tokens import checksum, new_client_id, new_client_secret
+
+__all__ = ["Application", "Checkout", "DeveloperSession", "LedgerEntry", "SigningKey", "User"]
+
+
+class UserManager(BaseUserManager["User"]):
+    """Finds people by e-mail without regard to case."""
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """Return the person with this e-mail."""
+        return self.get(email=(username or "").strip().lower())
+
+    def add(self, email: str, password: str, **fields: Any) -> User:
+        """Create a person with a hashed password."""
+        user = self.model(email=email.strip().lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+
+class User(AbstractBaseUser):  # type: ignore[django-manager-missing, unused-ignore]
+    """A person (or developer) with a wallet. The primary key is the OIDC ``sub``."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=200, blank=True)
+    email_verified = models.BooleanField(default=False)
+    plan = models.CharField(max_length=40, default="free")
+    balance = models.BigIntegerField(default=0)
+    """Integer credits; 1,000,000 are 1 USD. Changed by :mod:`.ledger` only."""
+    reserved = models.BigIntegerField(default=0)
+    """Credits held back for calls that are running; still part of the balance."""
+    is_active = models.BooleanField(default=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    USERNAME_FIELD = "email"
+    objects: ClassVar[UserManager] = UserManager()
+
+    def __str__(self) -> str:
+        return self.email
+
+    @property
+    def picture_path(self) -> str:
+        """Path of the picture, or an empty string for an e-mail without any letter."""
+        slug = slugify(self.email.partition("@")[0])
+        return f"/avatars/{slug}.svg" if slug else ""
+
+
+class SigningKey(models.Model):
+    """An RSA key for id_tokens. The newest signs; all are published."""
+
+    kid = models.CharField(max_length=64, unique=True)
+    pem = models.TextField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[SigningKey]] = models.Manager()
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return self.kid
+
+    @classmethod
+    def rotate(cls) -> SigningKey:
+        """Make a new key, which signs from now on."""
+        key = jwk.JWK.generate(kty="RSA", size=2048)
+        pem = key.export_to_pem(private_key=True, password=None).decode()
+        return cls.objects.create(kid=key.thumbprint(), pem=pem)
+
+    @classmethod
+    def current(cls) -> SigningKey:
+        """Return the key that signs."""
+        key = cls.objects.first()
+        return key if key is not None else cls.rotate()
+
+    @property
+    def jwk(self) -> jwk.JWK:
+        """The key as jwcrypto knows it."""
+        return jwk_from_pem(self.pem)
+
+
+class Application(AbstractApplication):  # type: ignore[misc]  # the library is untyped
+    """An OAuth app of a developer. URIs are compared as exact strings."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    allowed_scopes = models.JSONField(default=list)
+
+    class Meta(AbstractApplication.Meta):  # type: ignore[misc]
+        pass
+
+    @classmethod
+    def add(cls, *, owner: User, public: bool = False, **fields: Any) -> tuple[Application, str]:
+        """Create an app; return it with its secret (empty for a public client)."""
+        secret = "" if public else new_client_secret()
+        application = cls.objects.create(
+            user=owner,
+            client_id=new_client_id(),
+            client_secret=secret,
+            # 32 random bytes need no slow hash, and a slow one is paid at every token call.
+            hash_client_secret=False,
+            client_type=cls.CLIENT_PUBLIC if public else cls.CLIENT_CONFIDENTIAL,
+            authorization_grant_type=cls.GRANT_AUTHORIZATION_CODE,
+            algorithm=cls.RS256_ALGORITHM,
+            **fields,
+        )
+        return application, secret
+
+    def redirect_uri_allowed(self, uri: str) -> bool:
+        """Compare as exact strings; the library would allow any port on a loopback address."""
+        return uri in self.redirect_uris.split()
+
+    def post_logout_redirect_uri_allowed(self, uri: str) -> bool:
+        """Compare as exact strings."""
+        return uri in self.post_logout_redirect_uris.split()
+
+    @property
+    def jwk_key(self) -> jwk.JWK:
+        """The key that signs this app's id_tokens: the same for all apps."""
+        return SigningKey.current().jwk
+
+
+class DeveloperSession(models.Model):
+    """A developer signed in at the JSON API; the token itself is not kept."""
+
+    token_checksum = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    expires_at = models.DateTimeField()
+
+    objects: ClassVar[models.Manager[DeveloperSession]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"session {self.pk}"
+
+    @classmethod
+    def find(cls, token: str) -> DeveloperSession | None:
+        """Return the live session of this token, if there is one."""
+        return (
+            cls.objects.select_related("user")
+            .filter(token_checksum=checksum(token), expires_at__gt=timezone.now())
+            .first()
+        )
+
+
+class LedgerEntry(models.Model):
+    """One movement of credits. A person's entries sum up to their balance."""
+
+    class Kind(models.TextChoices):
+        """Why the credits moved."""
+
+        ADJUSTMENT = "adjustment"
+        CHARGE = "charge"
+        PURCHASE = "purchase"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    application = models.ForeignKey(Application, null=True, on_delete=models.SET_NULL)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    amount = models.BigIntegerField()
+    """Credits, signed."""
+    balance_after = models.BigIntegerField()
+    description = models.CharField(max_length=200, blank=True)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[LedgerEntry]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount}"
+
+
+class Checkout(models.Model):
+    """A purchase of credits waiting for the person at the payment page."""
+
+    class Status(models.TextChoices):
+        """Where the purchase stands; it leaves OPEN once."""
+
+        OPEN = "open"
+        PAID = "paid"
+        CANCELLED = "cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    application = models.ForeignKey(Application, on_delete=models.CASCADE)
+    package_id = models.CharField(max_length=40)
+    price_cents = models.PositiveIntegerField()
+    credits = models.BigIntegerField()
+    success_url = models.TextField()
+    cancel_url = models.TextField()
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.OPEN)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[Checkout]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.package_id} {self.status}"

@@ -1,0 +1,65 @@
+"""Small pages: home, pictures, and what is shown when something goes wrong."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from .api import ApiError
+
+__all__ = ["avatar", "bad_request", "csrf_failure", "home", "not_found", "server_error"]
+
+AVATAR_COLOURS = ["#0f766e", "#9333ea", "#b45309", "#be123c", "#1d4ed8", "#4d7c0f"]
+
+
+def home(request: HttpRequest) -> HttpResponse:
+    """Send whoever comes to the front door to the overview."""
+    return redirect("overview")
+
+
+def avatar(request: HttpRequest, name: str) -> HttpResponse:
+    """Draw a picture for a person: their first letter on a colour of their own."""
+    colour = AVATAR_COLOURS[sum(map(ord, name)) % len(AVATAR_COLOURS)]
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64" height="64">'
+        f'<rect width="64" height="64" fill="{colour}"/>'
+        '<text x="32" y="43" text-anchor="middle" font-family="system-ui, sans-serif" '
+        f'font-size="32" font-weight="600" fill="#fff">{name[0].upper()}</text></svg>'
+    )
+    return HttpResponse(
+        svg, content_type="image/svg+xml", headers={"Cache-Control": "public, max-age=3600"}
+    )
+
+
+def _respond(
+    request: HttpRequest, status: int, code: str, title: str, message: str
+) -> HttpResponse:
+    """Answer a browser with a page and everybody else with JSON."""
+    if "text/html" not in request.headers.get("Accept", ""):
+        return ApiError(status, code, message).response()
+    context = {"code": code, "title": title, "message": message}
+    return render(request, "quota_sandbox/error.html", context, status=status)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """404."""
+    message = "There is nothing at this address."
+    return _respond(request, 404, "not_found", "Page not found", message)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """400."""
+    message = "This request cannot be read."
+    return _respond(request, 400, "bad_request", "Bad request", message)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500."""
+    message = "The sandbox failed. Its terminal says why."
+    return _respond(request, 500, "internal_error", "Something went wrong", message)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """403: the form is older than the browser session, or came from another site."""
+    message = "This form has expired. Go back, reload the page and try again."
+    return _respond(request, 403, "form_expired", "This form has expired", message)

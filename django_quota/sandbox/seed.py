@@ -1,0 +1,30 @@
+"""The demo people, and what a fresh database needs."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from . import ledger
+from .models import SigningKey, User
+
+__all__ = ["DEMO_PASSWORD", "DEMO_USERS", "seed"]
+
+DEMO_PASSWORD = "quota-demo"  # noqa: S105  # printed on the sign-in page
+DEMO_USERS = [
+    ("ada@example.com", "Ada Lovelace", 1_000_000),
+    ("grace@example.com", "Grace Hopper", 25_000_000),
+    ("bob@example.com", "Bob Broke", 0),
+]
+"""E-mail, name and credits."""
+
+
+def seed() -> None:
+    """Create what is missing; leave what is there as it is."""
+    SigningKey.current()
+    ledger.release_all()
+    for email, name, credits in DEMO_USERS:
+        if User.objects.filter(email=email).exists():
+            continue
+        with transaction.atomic():
+            user = User.objects.add(email, DEMO_PASSWORD, name=name, email_verified=True)
+            ledger.adjust(user, credits, "Demo credits")

@@ -1,0 +1,48 @@
+"""URLs, as in Quota's documents: no trailing slashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.urls import path, re_path
+from django.views.static import serve
+
+from . import accounts, developers, inference, knobs, oauth, pages, wallet
+
+handler400 = pages.bad_request
+handler404 = pages.not_found
+handler500 = pages.server_error
+
+STATIC_ROOT = Path(__file__).resolve().parent / "static"
+
+urlpatterns = [
+    path(".well-known/openid-configuration", oauth.discovery),
+    path(".well-known/jwks.json", oauth.jwks),
+    path("oauth/authorize", oauth.AuthorizeView.as_view()),
+    path("oauth/token", oauth.QuotaTokenView.as_view()),
+    path("oauth/userinfo", oauth.userinfo),
+    path("oauth/revoke", oauth.RevokeView.as_view()),
+    path("oauth/end_session", oauth.EndSessionView.as_view()),
+    path("login", accounts.SignInView.as_view()),
+    path("auth/register", accounts.register),
+    path("auth/login", accounts.auth_login),
+    path("auth/me", accounts.auth_me),
+    path("auth/logout", accounts.auth_logout),
+    path("developers/apps", developers.apps),
+    path("developers/apps/<str:identifier>", developers.app_detail),
+    path("v1/balance", wallet.balance),
+    path("v1/packages", wallet.packages),
+    path("v1/models", inference.models),
+    path("v1/chat/completions", inference.chat_completions),
+    path("api/payments/checkout", wallet.create_checkout),
+    path("checkout/<uuid:checkout_id>", wallet.checkout_page),
+    path("sandbox", knobs.overview, name="overview"),
+    path("sandbox/settings", knobs.sandbox_settings),
+    path("sandbox/settings/reset", knobs.reset_settings),
+    path("sandbox/users", knobs.users),
+    path("sandbox/requests", knobs.request_log),
+    path("sandbox/rotate-keys", knobs.rotate_keys),
+    path("", pages.home),
+    re_path(r"^avatars/(?P<name>[a-z0-9_-]{1,64})\.svg$", pages.avatar),
+    path("static/<path:path>", serve, {"document_root": STATIC_ROOT}),
+]

@@ -1,0 +1,81 @@
+"""`{% load quota %}`: sign in and out, the balance, buying credits.
+
+Each tag renders a template of django_quota/tags/, which a project may override.
+"""
+
+from typing import Any
+
+from django import template
+from django.template.context import Context
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from .. import accounts, messages, money, wallet
+from ..web import safe_next, url_with
+
+register = template.Library()
+
+
+def _link(view: str, next: str | None, text: str, css_class: str) -> dict[str, Any]:
+    return {"url": url_with(view, next=next or ""), "text": text, "css_class": css_class}
+
+
+@register.inclusion_tag("django_quota/tags/sign_in.html")
+def quota_sign_in(
+    text: str | None = None, next: str | None = None, css_class: str = ""
+) -> dict[str, Any]:
+    """A "Sign in with Quota" button; `next` is where the person goes on."""
+    return _link("django_quota:start", next, text or _("Sign in with Quota"), css_class)
+
+
+@register.inclusion_tag("django_quota/tags/connect.html", takes_context=True)
+def quota_connect(
+    context: Context, text: str | None = None, next: str | None = None, css_class: str = ""
+) -> dict[str, Any]:
+    """A "Connect Quota" button for a user who is signed in some other way."""
+    user = context["request"].user
+    connected = user.is_authenticated and accounts.account_of(user) is not None
+    text = text or (_("Connect another wallet") if connected else _("Connect your Quota wallet"))
+    return {**_link("django_quota:connect", next, text, css_class), "connected": connected}
+
+
+@register.inclusion_tag("django_quota/tags/sign_out.html", takes_context=True)
+def quota_sign_out(
+    context: Context, text: str | None = None, css_class: str = ""
+) -> dict[str, Any]:
+    """A form that signs out here and at Quota."""
+    link = _link("django_quota:logout", None, text or _("Sign out"), css_class)
+    return {**link, "csrf_token": context.get("csrf_token")}
+
+
+@register.inclusion_tag("django_quota/tags/balance.html", takes_context=True)
+def quota_balance(context: Context) -> dict[str, Any]:
+    """The user's balance; nothing for who is not connected, "unavailable" while Quota is down."""
+    state, balance = wallet.balance_for_page(context["request"].user)
+    return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
+
+
+@register.inclusion_tag("django_quota/tags/buy_credits.html")
+def quota_buy_credits(
+    text: str | None = None, next: str | None = None, css_class: str = ""
+) -> dict[str, Any]:
+    """A link to the packages on offer."""
+    return _link("django_quota:packages", next, text or _("Buy credits"), css_class)
+
+
+@register.inclusion_tag("django_quota/tags/error.html", takes_context=True)
+def quota_error(context: Context) -> dict[str, Any]:
+    """Words for `?quota_error=<code>` in the address of this page; nothing without one."""
+    request = context["request"]
+    next_url = safe_next(request, request.GET.get("next"))
+    return {
+        "error": messages.describe(request.GET.get("quota_error")),
+        "retry_url": url_with("django_quota:start", next=next_url),
+        "retry_text": _("Try again"),
+    }
+
+
+@register.filter
+def credits_as_usd(credits: int | None) -> str:
+    """`{{ credits|credits_as_usd }}`: 1000000 is "$1.00"; "" for what is no whole number."""
+    return money.format_usd(credits) if type(credits) is int else ""

@@ -1,0 +1,411 @@
+"""The tokens of an account: stored encrypted, renewed exactly once, revoked in the end.
+
+Renewing is *claim, call, save*. The claim is a short transaction that locks the row, looks again
+and writes a lease. The call to Quota is made with no lock held and no transaction open. The save
+is a second short transaction. Whoever finds the lease taken goes on with the old token while that
+is valid, else waits for the new one. One mechanism on PostgreSQL, MariaDB and SQLite; any number
+of threads and processes make one call, and a rotating refresh token is spent once.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from threading import Thread
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, connections, router, transaction
+from django.db.models import F
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from . import id_token, provider
+from .conf import get_settings
+from .exceptions import (
+    ConfigurationError,
+    NotConnected,
+    ProviderUnavailable,
+    QuotaError,
+    ReauthenticationRequired,
+    RefreshImpossibleHere,
+    TokenUnreadable,
+)
+from .models import PendingRevocation, ProviderAccount, QuotaToken
+
+__all__ = [
+    "aget_access_token",
+    "get_access_token",
+    "newest_id_token",
+    "renew",
+    "revoke_pending",
+    "store",
+]
+
+logger = logging.getLogger("django_quota.tokens")
+T = TypeVar("T")
+
+#: Seconds for which everybody takes a failed renewal as the answer, instead of asking Quota again.
+COOL_DOWN = 5
+#: Seconds that a lease outlives QUOTA_DEADLINE: the save of its owner comes after the call.
+LEASE_MARGIN = 5
+#: Seconds between two looks of a waiting caller, growing from the first to the second.
+POLL = (0.02, 0.5)
+#: Seconds to wait for a row lock on a connection of our own: the holder may be our very caller.
+LOCK_TIMEOUT = 2
+
+
+@sensitive_variables()
+def get_access_token(
+    user: Any, *, rejected: str | None = None, timeout: float | None = None
+) -> str:
+    """An access token of `user`'s wallet that is valid now, renewed first if need be.
+
+    One query and no HTTP while the token lasts longer than QUOTA_REFRESH_LEEWAY (30 seconds).
+    `rejected` is a token that Quota has just refused with a 401: it is renewed whatever its
+    expiry says, unless somebody else already has. `timeout` bounds the wait of this caller, in
+    seconds; the renewal goes on without it.
+
+    Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
+    TokenUnreadable, RefreshImpossibleHere. The recipe, "Refresh on expiry".
+    """
+    row = QuotaToken.objects.for_user(user).first()
+    if (token := _ready(row, rejected)) is not None:
+        return token
+    assert row is not None
+    return _renew_from_here(row, rejected, timeout)
+
+
+async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
+    """`get_access_token` for async code. A renewal runs in a thread of its own."""
+    row = await QuotaToken.objects.for_user(user).afirst()
+    if (token := _ready(row, rejected)) is not None:
+        return token
+    assert row is not None
+    renew_apart = sync_to_async(_closing_connections, thread_sensitive=False)
+    return await renew_apart(lambda: _renew(row, rejected))
+
+
+@sensitive_variables()
+def _ready(row: QuotaToken | None, rejected: str | None) -> str | None:
+    """The access token if it needs no renewal, None if it does."""
+    if row is None:
+        raise NotConnected("This user has no Quota wallet connected; let them sign in with Quota.")
+    if row.needs_sign_in:
+        raise ReauthenticationRequired(
+            "Quota ended this connection; let the user sign in again.",
+            provider_code=row.last_failure,
+        )
+    fresh = row.lasts(get_settings().refresh_leeway) and row.access_token not in ("", rejected)
+    return row.access_token if fresh else None
+
+
+@sensitive_variables()
+def renew(account: ProviderAccount) -> None:
+    """Renew the tokens of `account` now, whatever their expiry. For the admin and for operators.
+
+    Raises what `get_access_token` raises.
+    """
+    row = QuotaToken.objects.filter(account=account).with_secrets("access_token").first()
+    if row is None:
+        raise NotConnected("This account has no tokens; let the user sign in with Quota.")
+    _renew_from_here(row, row.access_token, None)
+
+
+@sensitive_variables()
+def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | None) -> str:
+    """Renew, on the caller's connection if that is in no transaction, else on one of our own.
+
+    A rollback of the caller's must never bring a spent refresh token back.
+    """
+    connection = connections[router.db_for_write(QuotaToken)]
+    in_transaction = connection.in_atomic_block or not connection.get_autocommit()
+    if not in_transaction and timeout is None:
+        return _renew(row, rejected)
+    still_valid = row.lasts(0) and row.access_token not in ("", rejected)
+    try:
+        if in_transaction and connection.vendor == "sqlite":
+            raise RefreshImpossibleHere(
+                "The access token has expired, and SQLite cannot save a new one while this "
+                "transaction is open. Call get_access_token before the transaction begins."
+            )
+        return _apart(lambda: _renew(row, rejected, apart=in_transaction), timeout)
+    except (RefreshImpossibleHere, ProviderUnavailable):
+        if still_valid:
+            return row.access_token
+        raise
+
+
+def _apart(work: Callable[[], T], timeout: float | None) -> T:
+    """Do `work` in a thread of its own, hence on database connections of its own."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(_closing_connections(work))
+        except BaseException as error:
+            future.set_exception(error)
+
+    # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
+    Thread(target=run, name="django_quota-renewal").start()
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
+
+
+def _closing_connections(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        connections.close_all()
+
+
+@sensitive_variables()
+def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str:
+    """Claim, call, save; or wait for whoever is doing so. Holds no lock while it waits."""
+    settings = get_settings()
+    owner = secrets.token_hex(16)
+    started = timezone.now()
+    give_up = time.monotonic() + settings.deadline + LEASE_MARGIN
+    pause = POLL[0]
+    while True:
+        claimed = _claim(row, rejected, owner, started, apart=apart)
+        if isinstance(claimed, str):
+            return claimed
+        if claimed is not None:
+            return _call_and_save(claimed, owner)
+        if time.monotonic() > give_up:
+            raise ProviderUnavailable("Somebody else's renewal has not ended; try again soon.")
+        time.sleep(pause)
+        pause = min(pause * 2, POLL[1])
+
+
+@sensitive_variables()
+def _claim(
+    seen: QuotaToken, rejected: str | None, owner: str, started: datetime, *, apart: bool
+) -> QuotaToken | str | None:
+    """The row with our lease on it; or a token to go on with; or None: somebody else has it."""
+    settings = get_settings()
+    with _locked(seen.pk, "access_token", "refresh_token", apart=apart) as row:
+        if row is None:
+            if apart:
+                raise RefreshImpossibleHere(
+                    "The token row is not committed yet, so no other connection can renew it. "
+                    "Commit first; in tests use TransactionTestCase."
+                )
+            raise NotConnected("This user's Quota wallet was disconnected just now.")
+        token = _ready(row, rejected)
+        if token is not None:
+            return token
+        now = timezone.now()
+        valid = row.lasts(0) and row.access_token not in ("", rejected)
+        if _failed_since(row, min(started, now - timedelta(seconds=COOL_DOWN))):
+            if valid:
+                return row.access_token
+            raise ProviderUnavailable("Quota could not renew the token just now; try again soon.")
+        if row.lease_until is not None and row.lease_until > now:
+            return row.access_token if valid else None
+        row.lease_owner = owner
+        row.lease_until = now + timedelta(seconds=settings.deadline + LEASE_MARGIN)
+        row.save(update_fields=["lease_owner", "lease_until"])  # the secrets are not encrypted anew
+        return row
+
+
+def _failed_since(row: QuotaToken, moment: datetime) -> bool:
+    # A clock that was set back must not make a failure of "the future" last for ever.
+    return row.last_failure_at is not None and moment < row.last_failure_at <= timezone.now()
+
+
+@sensitive_variables()
+def _call_and_save(row: QuotaToken, owner: str) -> str:
+    """Spend the refresh token of a row that we hold the lease of, and save what comes back."""
+    try:
+        if not row.refresh_token:
+            raise ReauthenticationRequired(
+                "Quota gave no refresh token; let the user sign in again.",
+                provider_code="no_refresh_token",
+            )
+        external_id = row.account.external_id  # no query between Quota's answer and our save
+        reply = provider.refresh(row.refresh_token)
+        _check_same_person(external_id, reply)
+    except (ReauthenticationRequired, ProviderUnavailable, ConfigurationError) as error:
+        return _save_failure(row, error)
+    return _save_reply(row, reply)
+
+
+@sensitive_variables()
+def _check_same_person(external_id: str, reply: provider.TokenReply) -> None:
+    """OpenID Connect Core 1.0 section 12.2: a renewed id_token must name the same `sub`."""
+    if reply.id_token is not None and id_token.subject_of(reply.id_token) != external_id:
+        # Using it would charge a stranger's wallet; keeping the old token would try again for ever.
+        raise ReauthenticationRequired(
+            "The renewed tokens belong to somebody else and were dropped; let the user sign in "
+            "again.",
+            provider_code="other_subject",
+        )
+
+
+@sensitive_variables()
+def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
+    with _locked(claimed.pk, "access_token") as row:
+        if row is None or row.version != claimed.version:
+            # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back.
+            _queue_revocation(reply.refresh_token or "")
+        else:
+            _write(row, reply)
+            return row.access_token
+    if row is None:
+        raise NotConnected("This user's Quota wallet was disconnected just now.")
+    return row.access_token
+
+
+@sensitive_variables()
+def _save_failure(claimed: QuotaToken, error: QuotaError) -> str:
+    """Note why the renewal failed, and raise it; unless the row has a newer pair meanwhile."""
+    final = isinstance(error, ReauthenticationRequired)
+    with _locked(claimed.pk, "access_token") as row:
+        if row is not None and row.version == claimed.version:
+            row.last_failure = getattr(error, "provider_code", "") or error.code
+            row.last_failure_at = timezone.now()
+            row.lease_owner, row.lease_until = "", None
+            if final:
+                row.status = QuotaToken.Status.REAUTHENTICATION_REQUIRED
+            row.save()
+    if row is not None and row.version != claimed.version and row.lasts(0):
+        return row.access_token
+    logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
+    if row is not None and not final and row.lasts(0) and row.access_token:
+        return row.access_token
+    raise error
+
+
+@contextmanager
+@sensitive_variables()
+def _locked(pk: Any, *secrets: str, apart: bool = False) -> Iterator[QuotaToken | None]:
+    """A short transaction that holds the lock of one token row: `select_for_update` by its own
+    primary key, without a join (MariaDB would lock the other table's row too). `secrets` are the
+    encrypted columns to load with it."""
+    alias = router.db_for_write(QuotaToken)
+    rows = QuotaToken.objects.with_secrets(*secrets).filter(pk=pk)
+    if apart:
+        _set_lock_timeout(alias)
+    with transaction.atomic(using=alias):
+        try:
+            if connections[alias].vendor == "sqlite":
+                # It has no row locks. Writing first takes its one write lock, and waits for it;
+                # a transaction that reads first fails at once if another has written since.
+                rows.update(version=F("version"))
+            row = rows.select_for_update().first()
+        except OperationalError:
+            if not apart:
+                raise
+            raise RefreshImpossibleHere(
+                "The token row is locked, perhaps by the transaction that asks. Renew the token "
+                "before that transaction touches it."
+            ) from None
+        yield row
+
+
+def _set_lock_timeout(alias: str) -> None:
+    """Bound the wait for row locks on a connection of our own, in seconds."""
+    statement = {
+        "postgresql": f"SET lock_timeout = '{LOCK_TIMEOUT}s'",
+        "mysql": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}",
+    }.get(connections[alias].vendor)
+    if statement:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(statement)
+
+
+@sensitive_variables()
+def store(account: ProviderAccount, reply: provider.TokenReply) -> None:
+    """Keep the tokens of a sign-in or of Connect Wallet; they win over a renewal under way.
+
+    The refresh token that they supersede goes to the revocation queue.
+    """
+    known, _created = QuotaToken.objects.get_or_create(account=account)
+    with _locked(known.pk) as row:
+        if row is None:
+            raise NotConnected("This user's Quota wallet was disconnected just now.")
+        if reply.refresh_token is not None:
+            _queue_revocation(_readable(row, "refresh_token"))
+        _write(row, reply)
+
+
+@sensitive_variables()
+def _write(row: QuotaToken, reply: provider.TokenReply) -> None:
+    """The one place where tokens are written. What a reply leaves out stays as it was."""
+    row.access_token = reply.access_token
+    if reply.refresh_token is not None:
+        row.refresh_token = reply.refresh_token
+    if reply.id_token is not None:
+        row.id_token = reply.id_token
+    now = timezone.now()
+    # RFC 6749 section 5.1: no scope in the reply means the scope that was asked for.
+    row.scope = reply.scope or row.scope
+    row.expires_at = now + timedelta(seconds=reply.expires_in)
+    row.status = QuotaToken.Status.ACTIVE
+    row.version += 1
+    row.lease_owner, row.lease_until = "", None
+    row.last_failure, row.last_failure_at = "", None
+    row.updated_at = now
+    row.save()  # deferred columns, which no reply has touched, are left alone
+
+
+@sensitive_variables()
+def newest_id_token(user: Any) -> str:
+    """The id_token of `user`'s account, for the sign-out at Quota; "" if there is none to send."""
+    try:
+        row = QuotaToken.objects.for_user(user).with_secrets("id_token").first()
+    except TokenUnreadable:
+        logger.warning("the id_token of user %s cannot be decrypted", user.pk)
+        return ""
+    return row.id_token if row else ""
+
+
+@sensitive_variables()
+def _readable(row: QuotaToken, name: str) -> str:
+    """A secret of `row`, or "" where its key is lost: then there is nothing to revoke it with."""
+    try:
+        return str(getattr(row, name))
+    except TokenUnreadable:
+        logger.warning("token %s: %s cannot be decrypted, so it is not revoked", row.pk, name)
+        return ""
+
+
+@sensitive_variables()
+def _queue_revocation(refresh_token: str) -> None:
+    """To be called in the transaction that drops `refresh_token`: both happen, or neither."""
+    if refresh_token:
+        PendingRevocation.objects.create(token=refresh_token)
+
+
+def queue_deleted(*, instance: QuotaToken, **kwargs: Any) -> None:
+    """Receiver of `pre_delete`: disconnecting, and deleting a user, revoke at Quota too."""
+    _queue_revocation(_readable(instance, "refresh_token"))
+
+
+@sensitive_variables()
+def revoke_pending(limit: int = 1000) -> int:
+    """Work off the revocation queue (RFC 7009), oldest first; how many were revoked.
+
+    Raises nothing of Quota's: what fails stays in the queue, and the first failure ends the run.
+    """
+    done = 0
+    for pending in PendingRevocation.objects.defer("token").order_by("attempts", "pk")[:limit]:
+        try:
+            provider.revoke(pending.token, pending.token_type_hint)
+        except QuotaError as error:
+            logger.warning("revocation %s put off: %s", pending.pk, error)
+            pending.attempts += 1
+            pending.save(update_fields=["attempts"])
+            if isinstance(error, TokenUnreadable):
+                continue
+            break
+        pending.delete()
+        done += 1
+    return done

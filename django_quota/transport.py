@@ -1,0 +1,264 @@
+"""One HTTP exchange with Quota, bounded in every direction.
+
+`requests` does the HTTP. What it leaves open is closed here: one pooled session a process, a
+deadline for the exchange as a whole (its own time-outs bound only each wait, so a server that
+drips a byte at a time could hold a worker for ever), a size limit, no redirects, no cookies, no
+credentials from ~/.netrc, and no exception of `requests` ever reaching a caller.
+"""
+
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from django.views.decorators.debug import sensitive_variables
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from .conf import get_settings
+from .exceptions import (
+    InsufficientCredits,
+    InsufficientScope,
+    ProviderUnavailable,
+    RateLimited,
+    RequestRefused,
+)
+
+__all__ = ["MAX_REPLY_BYTES", "Reply", "call", "exchange"]
+
+#: Far above any honest reply; a discovery document is 2 kB.
+MAX_REPLY_BYTES = 1_000_000
+POOL_SIZE = 50
+
+_deadline: ContextVar[float] = ContextVar("django_quota_deadline")
+
+
+class _DeadlineReader(io.RawIOBase):
+    """The receiving side of a socket that stops at the deadline of the current exchange."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._read_timeout = sock.gettimeout() or get_settings().deadline
+        self._deadline = _deadline.get()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the exchange took longer than its deadline")
+        self._sock.settimeout(min(left, self._read_timeout))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        # Headers and body are both read through `fp`, so this one place bounds them both.
+        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
+
+
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _Bearer(AuthBase):
+    """The bearer of this request, or nobody.
+
+    Always passed: without an `auth`, requests would look the host up in ~/.netrc and replace the
+    Authorization header, that is, the wallet that pays.
+    """
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+@cache
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["Accept"] = "application/json"
+    session.headers["User-Agent"] = "django-quota"
+    adapter = _Adapter(pool_connections=4, pool_maxsize=POOL_SIZE)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+# Sockets inherited over a fork (a preloading server) would be read by two processes at once.
+os.register_at_fork(after_in_child=_session.cache_clear)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """Quota's answer. `json` is the body, None if that is not a JSON object."""
+
+    status: int
+    headers: "requests.structures.CaseInsensitiveDict[str]"
+    json: dict[str, Any] | None
+
+    @property
+    def ok(self) -> bool:
+        """A success with a JSON object in it."""
+        return 200 <= self.status < 300 and self.json is not None
+
+    @property
+    def error_code(self) -> str:
+        """Quota's error code, from RFC 6749 section 5.2's shape or from Quota's own; else ""."""
+        error = (self.json or {}).get("error")
+        code = error.get("code") if isinstance(error, dict) else error
+        # It goes into logs and exceptions, so it must look like a code and not like a message.
+        return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,64}", code) else ""
+
+    @property
+    def max_age(self) -> int | None:
+        """Seconds of `Cache-Control: max-age` (RFC 9111 section 5.2.2.1), None if not given."""
+        found = re.search(r"max-age=(\d{1,9})\b", self.headers.get("Cache-Control", ""))
+        return int(found[1]) if found else None
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds of `Retry-After` (RFC 9110 section 10.2.3), None if absent or a date."""
+        value = self.headers.get("Retry-After", "")
+        return int(value) if re.fullmatch(r"\d{1,9}", value) else None
+
+
+@sensitive_variables()
+def exchange(
+    method: str,
+    url: str,
+    *,
+    bearer: str | None = None,
+    form: dict[str, str] | None = None,
+    json_body: dict[str, Any] | None = None,
+    deadline: float | None = None,
+) -> Reply:
+    """Send one request and read the whole reply, whatever its status.
+
+    `deadline` is in seconds, QUOTA_DEADLINE by default. Raises ProviderUnavailable when there is
+    no usable HTTP reply in time; only then is its `status` None.
+    """
+    settings = get_settings()
+    seconds = deadline or settings.deadline
+    connect, read = settings.timeout
+    reset = _deadline.set(time.monotonic() + seconds)
+    try:
+        with _session().request(
+            method,
+            url,
+            data=form,
+            json=json_body,
+            auth=_Bearer(bearer),
+            timeout=(min(connect, seconds), min(read, seconds)),
+            allow_redirects=False,  # a redirected token request would carry the secret along
+            stream=True,
+        ) as response:
+            return Reply(
+                status=response.status_code,
+                headers=response.headers,
+                json=_json_object(_body(response)),
+            )
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        # `from None`: the foreign exception holds the request, and the request holds the secret.
+        raise ProviderUnavailable(
+            f"Quota cannot be reached ({type(error).__name__}); try again later.",
+            request_sent=not _never_left(error),
+        ) from None
+    finally:
+        _deadline.reset(reset)
+
+
+@sensitive_variables()
+def call(method: str, url: str, **options: Any) -> Reply:
+    """`exchange` for a resource of the API: a success with a JSON object, or a typed error.
+
+    Raises RateLimited (429), ProviderUnavailable (5xx, redirects, not JSON), InsufficientCredits
+    (402), InsufficientScope (403 `insufficient_scope`), RequestRefused (every other 4xx);
+    quota-protocol section 9.
+    """
+    reply = exchange(method, url, **options)
+    if reply.ok:
+        return reply
+    code = reply.error_code
+    if reply.status == 429:
+        raise RateLimited(
+            "Quota is limiting our rate; try again later.", retry_after=reply.retry_after
+        )
+    if reply.status == 402:
+        raise InsufficientCredits("The wallet cannot cover this; let the user buy credits.")
+    if reply.status == 403 and code == "insufficient_scope":
+        raise InsufficientScope("The user's token lacks a scope; let them sign in again.")
+    if 400 <= reply.status < 500:
+        raise RequestRefused(
+            f"Quota refused the request: HTTP {reply.status} {code}".rstrip() + ".",
+            status=reply.status,
+            provider_code=code,
+        )
+    raise ProviderUnavailable(
+        f"Quota gave no usable answer (HTTP {reply.status}); try again later.",
+        status=reply.status,
+    )
+
+
+def _body(response: requests.Response) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(65536):
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            raise ValueError("reply too large")
+    return bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _never_left(error: Exception) -> bool:
+    """Did the request certainly not reach Quota? Then what it carried is unspent."""
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, urllib3.exceptions.NewConnectionError)

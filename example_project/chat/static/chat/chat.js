@@ -1,0 +1,85 @@
+// Shows the answer as it arrives. Without this file the form is posted to the chat page itself.
+const form = document.querySelector("[data-stream]");
+const log = document.querySelector("[data-log]");
+const template = document.querySelector("[data-exchange]");
+const question = form.elements.question;
+const button = form.querySelector("button");
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!button.disabled) ask();
+});
+
+question.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+form.querySelector("[data-hint]").hidden = false;
+
+async function ask() {
+  const body = new FormData(form); // carries the CSRF token of the page
+  const exchange = addExchange(body.get("question"));
+  button.disabled = true;
+  log.setAttribute("aria-busy", "true"); // a screen reader reads the answer once, when it is there
+  try {
+    const response = await fetch(form.dataset.stream, { method: "POST", body, redirect: "manual" });
+    if (!response.ok) {
+      // Signed out meanwhile, or refused: the ordinary form leads on, with a page that says why.
+      form.submit();
+      return;
+    }
+    question.value = "";
+    for await (const [kind, data] of readEvents(response.body)) show(exchange, kind, data);
+  } catch {
+    show(exchange, "error", { message: "The connection was lost. Please ask again.", url: "" });
+  } finally {
+    button.disabled = false;
+    log.setAttribute("aria-busy", "false");
+  }
+}
+
+function addExchange(text) {
+  const exchange = template.content.firstElementChild.cloneNode(true);
+  part(exchange, "question").textContent = text;
+  log.append(exchange);
+  form.scrollIntoView({ block: "end" });
+  return exchange;
+}
+
+function show(exchange, kind, data) {
+  const following = form.getBoundingClientRect().bottom < innerHeight + 100; // not scrolled away
+  if (kind === "delta") {
+    part(exchange, "answer").append(data.text);
+  } else if (kind === "done" && data.cost) {
+    part(exchange, "cost").textContent = `This answer cost ${data.cost}.`;
+    for (const pill of document.querySelectorAll("[data-quota-balance]")) {
+      pill.textContent = data.balance;
+      pill.dataset.state = "available";
+    }
+  } else if (kind === "error") {
+    part(exchange, "message").textContent = data.message;
+    part(exchange, "link").textContent = data.link;
+    part(exchange, "link").href = data.url;
+    part(exchange, "link").hidden = !data.url;
+    part(exchange, "error").hidden = false;
+  }
+  if (following) form.scrollIntoView({ block: "end" });
+}
+
+function part(exchange, name) {
+  return exchange.querySelector(`[data-${name}]`);
+}
+
+// Server-sent events, which EventSource reads only for GET: "event: ...\ndata: {...}\n\n".
+async function* readEvents(stream) {
+  let buffer = "";
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  for (let result = await reader.read(); !result.done; result = await reader.read()) {
+    buffer += result.value;
+    const events = buffer.split("\n\n");
+    buffer = events.pop();
+    for (const event of events) {
+      const [kind, data] = event.split("\n");
+      yield [kind.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
+    }
+  }
+}

@@ -1,0 +1,72 @@
+"""What all tests share: a live sandbox, a person with a browser, and a clean memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.core.cache import cache
+from pytest_django.fixtures import Settings
+
+from django_quota import provider
+from tests.sandbox_client import Person, Sandbox
+
+
+@pytest.fixture(autouse=True)
+def clean_memory() -> Iterator[None]:
+    """Each test starts as a new process would: no discovery, no keys, no balance kept."""
+    provider.forget()
+    cache.clear()
+    yield
+
+
+@pytest.fixture(scope="session")
+def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A local Quota in a process of its own; its origin."""
+    data = tmp_path_factory.mktemp("quota") / "quota.sqlite3"
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "django_quota.sandbox", "--port", "0", "--data", str(data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    assert "ready at " in ready, ready
+    yield ready.split("ready at ")[1].strip()
+    process.terminate()
+    process.wait(20)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_app(sandbox_process: str) -> dict[str, str]:
+    """Our app, registered there as the recipe says."""
+    return Sandbox(sandbox_process).register_app()
+
+
+@pytest.fixture
+def sandbox(
+    sandbox_process: str, sandbox_app: dict[str, str], settings: Settings
+) -> Iterator[Sandbox]:
+    """The local Quota with its default behaviour, and this project configured for it."""
+    settings.QUOTA_BASE_URL = sandbox_process
+    settings.QUOTA_CLIENT_ID = sandbox_app["client_id"]
+    settings.QUOTA_CLIENT_SECRET = sandbox_app["client_secret"]
+    live = Sandbox(sandbox_process, sandbox_app)
+    live.reset()
+    yield live
+    live.reset()
+
+
+@pytest.fixture
+def person(sandbox: Sandbox) -> Person:
+    """Ada, with one dollar in her wallet, at a browser that knows the site and Quota."""
+    return sandbox.person()

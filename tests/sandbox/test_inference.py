@@ -1,0 +1,322 @@
+"""Chat: answers, streams, and above all the bill."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+import requests
+from openai import APIStatusError, OpenAI
+
+from .client import App, Sandbox, wait_until
+
+QUESTION = "How do I brew good tea?"
+
+
+def chat(sandbox: Sandbox, token: str, **changes: Any) -> requests.Response:
+    """Ask for a completion."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": QUESTION}]}
+    return sandbox.post("/v1/chat/completions", token, json=body | changes)
+
+
+def events(reply: requests.Response) -> list[dict[str, Any]]:
+    """Return the chunks of a whole stream, which must end as OpenAI's do."""
+    lines = [line for line in reply.text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines.pop() == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+class TestModels:
+    def test_list(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
+        reply = sandbox.get("/v1/models", tokens["access_token"]).json()
+        assert reply["object"] == "list"
+        assert "gpt-4o-mini" in [model["id"] for model in reply["data"]]
+
+
+class TestPlain:
+    def test_answer_and_bill(
+        self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
+    ) -> None:
+        reply = chat(sandbox, tokens["access_token"]).json()
+        assert reply["object"] == "chat.completion"
+        assert reply["model"] == "gpt-4o-mini"
+        choice = reply["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        assert QUESTION in choice["message"]["content"]
+        usage, quota = reply["usage"], reply["quota"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        used = usage["prompt_tokens"] * 5 + usage["completion_tokens"] * 20
+        assert 1_000 < used < 10_000
+        assert quota == {
+            "credits_used": used,
+            "balance_before": 1_000_000,
+            "balance_after": 1_000_000 - used,
+            "billing_mode": "user",
+        }
+        assert sandbox.user(user["email"])["balance"] == 1_000_000 - used
+
+    def test_max_tokens_cuts(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
+        for name in ("max_tokens", "max_completion_tokens"):
+            reply = chat(sandbox, tokens["access_token"], **{name: 3}).json()
+            assert reply["usage"]["completion_tokens"] == 3
+            assert reply["choices"][0]["finish_reason"] == "length"
+
+    def test_content_parts_and_other_roles(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
+        messages = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+            {"role": "assistant", "content": None, "tool_calls": []},
+            {"role": "tool", "content": "42", "tool_call_id": "x"},
+        ]
+        reply = chat(sandbox, tokens["access_token"], messages=messages).json()
+        assert QUESTION in reply["choices"][0]["message"]["content"]
+
+    def test_names_of_other_models_are_answered(
+        self, sandbox: Sandbox, tokens: dict[str, Any]
+    ) -> None:
+        for model in ("gpt-5-nano", "anthropic/claude-opus-9", "google/gemini-2.0-flash"):
+            assert chat(sandbox, tokens["access_token"], model=model).json()["model"] == model
+
+
+class TestStream:
+    def test_chunks_and_bill(
+        self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
+    ) -> None:
+        sandbox.set(stream_delay=0)
+        reply = chat(sandbox, tokens["access_token"], stream=True)
+        assert reply.headers["Content-Type"] == "text/event-stream"
+        chunks = events(reply)
+        assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+        assert len({chunk["id"] for chunk in chunks}) == 1
+        first, last = chunks[0], chunks[-1]
+        assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        text = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+        assert QUESTION in text
+        assert last["choices"][0] == {
+            "index": 0,
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+        assert not any("quota" in chunk for chunk in chunks[:-1])
+        quota = last["quota"]
+        assert quota["balance_before"] - quota["balance_after"] == quota["credits_used"]
+        assert sandbox.user(user["email"])["balance"] == quota["balance_after"]
+
+    def test_costs_what_the_plain_answer_costs(
+        self, sandbox: Sandbox, tokens: dict[str, Any]
+    ) -> None:
+        sandbox.set(stream_delay=0)
+        plain = chat(sandbox, tokens["access_token"]).json()
+        last = events(chat(sandbox, tokens["access_token"], stream=True))[-1]
+        assert last["usage"] == plain["usage"]
+        assert last["quota"]["credits_used"] == plain["quota"]["credits_used"]
+
+    def test_arrives_piece_by_piece(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
+        sandbox.set(stream_delay=0.05)
+        body = {
+            "model": "gpt-4o-mini",
+            "stream": True,
+            "max_tokens": 10,
+            "messages": [{"role": "user", "content": QUESTION}],
+        }
+        start = time.monotonic()
+        reply = sandbox.post("/v1/chat/completions", tokens["access_token"], json=body, stream=True)
+        times = [time.monotonic() - start for line in reply.iter_lines() if line]
+        assert times[0] < 0.3
+        assert times[-1] >= 0.5
+        assert times[-1] - times[0] >= 0.4
+
+    def test_who_hangs_up_pays_for_what_was_sent(
+        self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
+    ) -> None:
+        sandbox.set(stream_delay=0.05)
+        body = {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        with requests.post(
+            f"{sandbox.url}/v1/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {tokens['access_token']}"},
+            stream=True,
+            timeout=10,
+        ) as reply:
+            lines = reply.iter_lines()
+            for _ in range(8):
+                next(lines)
+            assert sandbox.user(user["email"])["reserved"] > 0
+        wait_until(lambda: sandbox.user(user["email"])["reserved"] == 0)
+        paid = 1_000_000 - sandbox.user(user["email"])["balance"]
+        assert 0 < paid < 3_000
+
+
+class TestMoney:
+    def test_empty_wallet(self, sandbox: Sandbox, app: App) -> None:
+        token = sandbox.sign_in(app, "bob@example.com")["access_token"]
+        for stream in (False, True):
+            reply = chat(sandbox, token, stream=stream)
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"]) == (402, "insufficient_credits")
+            assert "max_tokens" in error["hint"]
+        assert sandbox.user("bob@example.com")["balance"] == 0
+
+    def test_negative_wallet(self, sandbox: Sandbox, app: App) -> None:
+        user = sandbox.add_user(balance=-5)
+        token = sandbox.sign_in(app, user["email"])["access_token"]
+        assert sandbox.get("/v1/balance", token).json()["balance"] == -5
+        assert chat(sandbox, token, max_tokens=1).status_code == 402
+
+    def test_max_tokens_is_what_is_reserved(self, sandbox: Sandbox, app: App) -> None:
+        user = sandbox.add_user(balance=3_000)
+        token = sandbox.sign_in(app, user["email"])["access_token"]
+        assert chat(sandbox, token).status_code == 402
+        assert sandbox.user(user["email"])["balance"] == 3_000
+        assert chat(sandbox, token, max_tokens=50).status_code == 200
+
+    def test_same_credits_are_not_reserved_twice(self, sandbox: Sandbox, app: App) -> None:
+        # One answer of 100 tokens holds back about 2,000 credits: two fit, three do not.
+        user = sandbox.add_user(balance=5_000)
+        token = sandbox.sign_in(app, user["email"])["access_token"]
+        sandbox.set(stream_delay=0.02)
+        barrier = threading.Barrier(8)
+        statuses: list[int] = []
+
+        def ask() -> None:
+            body = {
+                "model": "gpt-4o-mini",
+                "max_tokens": 100,
+                "stream": True,
+                "messages": [{"role": "user", "content": QUESTION}],
+            }
+            headers = {"Authorization": f"Bearer {token}"}
+            barrier.wait()
+            reply = requests.post(
+                f"{sandbox.url}/v1/chat/completions", json=body, headers=headers, timeout=30
+            )
+            statuses.append(reply.status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert Counter(statuses) == {200: 2, 402: 6}
+        after = sandbox.user(user["email"])
+        assert after["reserved"] == 0
+        assert 0 < after["balance"] < 2_000
+
+    def test_concurrent_bills_add_up(
+        self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
+    ) -> None:
+        bills: list[int] = []
+
+        def ask() -> None:
+            with requests.Session() as http:
+                own = Sandbox(sandbox.url, http)
+                for _ in range(5):
+                    reply = chat(own, tokens["access_token"], max_tokens=50)
+                    bills.append(reply.json()["quota"]["credits_used"])
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(bills) == 30
+        assert sandbox.user(user["email"])["balance"] == 1_000_000 - sum(bills)
+
+    def test_needs_its_scope(self, sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
+        token = sandbox.sign_in(app, user["email"], scope="openid credits.read")["access_token"]
+        reply = chat(sandbox, token)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "insufficient_scope")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": None},
+        {"model": ""},
+        {"model": 7},
+        {"model": "a b"},
+        {"model": "unknown-vendor/model"},
+        {"model": "x" * 500},
+        {"messages": None},
+        {"messages": []},
+        {"messages": {}},
+        {"messages": "hello"},
+        {"messages": [7]},
+        {"messages": [{}]},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": 7}]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user", "content": [7]}]},
+        {"messages": [{"role": "user", "content": [{"text": 7}]}]},
+        {"messages": [{"role": ["user"], "content": "x"}]},
+        {"messages": [{"role": "nobody", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "a\0b"}]},
+        {"messages": [{"role": "user", "content": "x"}] * 1_001},
+        {"max_tokens": 0},
+        {"max_tokens": -1},
+        {"max_tokens": 1.5},
+        {"max_tokens": True},
+        {"max_tokens": "10"},
+        {"max_tokens": 10**30},
+        {"temperature": 3},
+        {"temperature": "hot"},
+        {"temperature": True},
+        {"stream": "yes"},
+    ],
+)
+def test_requests_that_are_refused(
+    sandbox: Sandbox, tokens: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    reply = chat(sandbox, tokens["access_token"], **changes)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (400, "bad_request")
+    assert error["message"]
+    assert error["docs_url"] == "https://usequota.ai/docs/errors#bad_request"
+
+
+class TestOpenAI:
+    """The real client library understands all of it."""
+
+    @pytest.fixture
+    def client(self, sandbox: Sandbox, tokens: dict[str, Any]) -> Any:
+        sandbox.set(stream_delay=0)
+        base_url = f"{sandbox.url}/v1"
+        with OpenAI(api_key=tokens["access_token"], base_url=base_url, max_retries=0) as client:
+            yield client
+
+    def test_plain(self, client: OpenAI) -> None:
+        reply = client.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": QUESTION}]
+        )
+        assert QUESTION in (reply.choices[0].message.content or "")
+        assert reply.model_extra is not None
+        assert reply.model_extra["quota"]["balance_after"] < 1_000_000
+
+    def test_stream(self, client: OpenAI) -> None:
+        stream = client.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": QUESTION}], stream=True
+        )
+        chunks = list(stream)
+        assert QUESTION in "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert chunks[-1].usage is not None
+        assert chunks[-1].model_extra is not None
+        assert chunks[-1].model_extra["quota"]["credits_used"] > 0
+
+    def test_models(self, client: OpenAI) -> None:
+        assert "gpt-4o-mini" in [model.id for model in client.models.list()]
+
+    def test_errors(self, client: OpenAI) -> None:
+        with pytest.raises(APIStatusError) as caught:
+            client.chat.completions.create(
+                model="gpt-4o",
+                max_tokens=1_000_000,
+                messages=[{"role": "user", "content": QUESTION}],
+            )
+        assert caught.value.status_code == 402
+        assert caught.value.code == "insufficient_credits"

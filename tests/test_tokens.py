@@ -1,0 +1,526 @@
+"""Tokens: stored, renewed exactly once, revoked. Calls are counted at the sandbox."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection, connections, transaction
+from django.utils import timezone
+
+from django_quota import accounts, fields, provider, tokens
+from django_quota.exceptions import (
+    ConfigurationError,
+    NotConnected,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    RefreshImpossibleHere,
+    TokenUnreadable,
+)
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from tests.sandbox_client import Person, Sandbox
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+RENEWAL = ["POST /oauth/token"]
+
+
+@pytest.fixture
+def user(person: Person, sandbox: Sandbox) -> Any:
+    """Ada, signed in a moment ago."""
+    person.sign_in()
+    sandbox.forget_requests()
+    return get_user_model().objects.get()
+
+
+def row() -> QuotaToken:
+    return QuotaToken.objects.with_secrets("access_token", "refresh_token", "id_token").get()
+
+
+def expire(seconds: float = -1) -> None:
+    """Let the access token expire in so many seconds."""
+    QuotaToken.objects.update(expires_at=timezone.now() + timedelta(seconds=seconds))
+
+
+def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
+    """What `work` returned or raised, in `count` threads that begin together."""
+    barrier = threading.Barrier(count)
+
+    def run() -> Any:
+        barrier.wait()
+        try:
+            return work()
+        except Exception as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(run) for _ in range(count)]]
+
+
+class TestFresh:
+    def test_one_query_and_no_request(
+        self, user: Any, sandbox: Sandbox, django_assert_num_queries: Any
+    ) -> None:
+        with django_assert_num_queries(1):
+            token = tokens.get_access_token(user)
+
+        assert token.startswith("quota_token_")
+        assert sandbox.requests() == []
+
+    def test_only_the_access_token_is_decrypted(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decrypted = []
+        real = fields.EncryptedTokenField.from_db_value
+
+        def spy(self: Any, value: Any, *args: Any) -> Any:
+            decrypted.append(self.name)
+            return real(self, value, *args)
+
+        monkeypatch.setattr(fields.EncryptedTokenField, "from_db_value", spy)
+        tokens.get_access_token(user)
+
+        assert decrypted == ["access_token"]
+
+    @pytest.mark.parametrize(("left", "requests"), [(29, RENEWAL), (60, [])])
+    def test_renewed_thirty_seconds_before_expiry(
+        self, user: Any, sandbox: Sandbox, left: int, requests: list[str]
+    ) -> None:
+        expire(left)
+
+        tokens.get_access_token(user)
+
+        assert sandbox.requests() == requests
+
+    @pytest.mark.parametrize("nobody", [AnonymousUser(), None])
+    def test_nobody_is_not_connected(self, nobody: Any) -> None:
+        stranger = nobody or get_user_model().objects.create(username="without a wallet")
+        with pytest.raises(NotConnected, match="sign in with Quota"):
+            tokens.get_access_token(stranger)
+
+
+class TestRenewal:
+    def test_the_new_pair_is_saved_and_the_next_renewal_works(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        before = row()
+        expire()
+        first = tokens.get_access_token(user)
+        after = row()
+        expire()
+        second = tokens.get_access_token(user)
+
+        assert len({before.access_token, first, second}) == 3
+        assert after.access_token == first
+        assert after.refresh_token != before.refresh_token
+        assert after.version == before.version + 1
+        assert (after.lease_owner, after.lease_until) == ("", None)
+        assert sandbox.requests() == RENEWAL * 2
+
+    def test_a_reply_without_a_refresh_token_keeps_the_old_one(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(rotate_refresh_tokens=False)
+        before = row()
+        expire()
+
+        assert tokens.get_access_token(user) != before.access_token
+
+        assert row().refresh_token == before.refresh_token
+
+    def test_what_quota_refused_is_renewed_whatever_its_expiry_says(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        refused = tokens.get_access_token(user)
+
+        renewed = tokens.get_access_token(user, rejected=refused)
+
+        assert renewed != refused
+        assert tokens.get_access_token(user, rejected=refused) == renewed
+        assert sandbox.requests() == RENEWAL
+
+    def test_sixteen_threads_make_one_call(self, user: Any, sandbox: Sandbox) -> None:
+        expire()
+
+        got = in_threads(16, lambda: tokens.get_access_token(user))
+
+        assert set(got) == {row().access_token}
+        assert sandbox.requests() == RENEWAL
+
+    def test_four_processes_make_one_call(self, user: Any, sandbox: Sandbox, settings: Any) -> None:
+        expire()
+        script = (
+            "import sys, django; from django.conf import settings\n"
+            "settings.DATABASES['default']['NAME'] = sys.argv[1]\n"
+            "settings.QUOTA_BASE_URL = sys.argv[2]; settings.QUOTA_CLIENT_ID = sys.argv[3]\n"
+            "settings.QUOTA_CLIENT_SECRET = sys.argv[4]\n"
+            "django.setup()\n"
+            "from django.contrib.auth import get_user_model\n"
+            "from django_quota import tokens\n"
+            "user = get_user_model().objects.get(); sys.stdin.readline()\n"
+            "print(tokens.get_access_token(user))\n"
+        )
+        arguments = [
+            str(connection.settings_dict["NAME"]),
+            settings.QUOTA_BASE_URL,
+            settings.QUOTA_CLIENT_ID,
+            settings.QUOTA_CLIENT_SECRET,
+        ]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=dict(os.environ),
+            )
+            for _ in range(4)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        got = [process.communicate(timeout=60)[0].strip() for process in processes]
+
+        assert set(got) == {row().access_token}
+        asked = [request for request in sandbox.requests() if request.startswith("POST")]
+        assert asked == RENEWAL
+
+    def test_inside_the_leeway_others_do_not_wait(self, user: Any, sandbox: Sandbox) -> None:
+        expire(20)
+        old = row().access_token
+        sandbox.set(latency={"/oauth/token": 1})
+
+        got = in_threads(8, lambda: tokens.get_access_token(user))
+
+        assert got.count(old) == 7  # one went and renewed
+        assert sandbox.requests() == RENEWAL
+
+    def test_async_twin(self, user: Any, sandbox: Sandbox) -> None:
+        async def both() -> tuple[str, str]:
+            fresh = await tokens.aget_access_token(user)
+            renewed = await tokens.aget_access_token(user, rejected=fresh)
+            await sync_to_async(connections.close_all)()  # those of this loop's own thread
+            return fresh, renewed
+
+        fresh, renewed = asyncio.run(both())
+
+        assert fresh != renewed == row().access_token
+        assert sandbox.requests() == RENEWAL
+
+
+class TestFailure:
+    def test_invalid_grant_asks_for_a_new_sign_in_and_keeps_the_row(
+        self, user: Any, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        spent = row().refresh_token
+        provider.refresh(spent)  # somebody else spends it: the strict provider ends the family
+        sandbox.forget_requests()
+        expire()
+
+        for _ in range(2):
+            with pytest.raises(ReauthenticationRequired) as caught:
+                tokens.get_access_token(user)
+
+        assert caught.value.provider_code == "invalid_grant"
+        assert sandbox.requests() == RENEWAL  # the second time it was known
+        assert row().refresh_token == spent
+        assert row().needs_sign_in
+        assert "quota_" not in caplog.text
+
+    def test_quotas_own_error_shape_means_the_same(self, user: Any, sandbox: Sandbox) -> None:
+        provider.refresh(row().refresh_token)
+        sandbox.set(token_error_shape="quota")
+        expire()
+
+        with pytest.raises(ReauthenticationRequired):
+            tokens.get_access_token(user)
+
+    def test_signing_in_again_mends_it(self, user: Any, person: Person) -> None:
+        QuotaToken.objects.update(status=QuotaToken.Status.REAUTHENTICATION_REQUIRED)
+
+        person.sign_in()
+
+        assert tokens.get_access_token(user).startswith("quota_token_")
+
+    @pytest.mark.parametrize("status", [500, 503, 429, 404])
+    def test_an_outage_keeps_the_pair_and_is_not_repeated_at_once(
+        self, user: Any, sandbox: Sandbox, status: int
+    ) -> None:
+        sandbox.set(fail={"path": "/oauth/token", "status": status, "times": 9})
+        before = row()
+        expire()
+
+        for _ in range(3):
+            with pytest.raises(ProviderUnavailable):
+                tokens.get_access_token(user)
+
+        assert sandbox.requests() == RENEWAL
+        assert row().refresh_token == before.refresh_token
+        assert not row().needs_sign_in
+
+        sandbox.reset()
+        QuotaToken.objects.update(last_failure_at=timezone.now() - timedelta(seconds=6))
+        assert tokens.get_access_token(user) != before.access_token
+        assert row().last_failure == ""
+
+    def test_waiters_share_one_failure(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/oauth/token", "status": 503, "times": 9})
+        expire()
+
+        got = in_threads(12, lambda: tokens.get_access_token(user))
+
+        assert {type(error) for error in got} == {ProviderUnavailable}
+        assert sandbox.requests() == RENEWAL
+
+    def test_an_outage_inside_the_leeway_is_not_noticed(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/oauth/token", "status": 503, "times": 9})
+        expire(20)
+
+        assert tokens.get_access_token(user) == row().access_token
+
+    def test_a_refused_client_is_the_developers_to_mend(self, user: Any, settings: Any) -> None:
+        settings.QUOTA_CLIENT_SECRET = "quota_secret_wrong"
+        expire()
+
+        with pytest.raises(ConfigurationError, match="QUOTA_CLIENT_SECRET"):
+            tokens.get_access_token(user)
+
+        assert not row().needs_sign_in
+
+    def test_the_older_secret_serves_while_one_is_rotated(self, user: Any, settings: Any) -> None:
+        settings.QUOTA_CLIENT_SECRET = ["quota_secret_not_yet", settings.QUOTA_CLIENT_SECRET]
+        expire()
+
+        assert tokens.get_access_token(user) == row().access_token
+
+    def test_tokens_of_somebody_else_are_dropped(self, user: Any, sandbox: Sandbox) -> None:
+        before = row()
+        sandbox.set(id_token_overrides={"sub": "5b7c1c1e-0000-4000-8000-000000000000"})
+        expire()
+
+        with pytest.raises(ReauthenticationRequired, match="somebody else"):
+            tokens.get_access_token(user)
+
+        assert row().access_token == before.access_token
+
+    def test_no_refresh_token_at_all(self, user: Any, sandbox: Sandbox) -> None:
+        stored = row()
+        stored.refresh_token = ""
+        stored.save()
+        expire()
+
+        with pytest.raises(ReauthenticationRequired, match="no refresh token"):
+            tokens.get_access_token(user)
+
+        assert sandbox.requests() == []
+
+    def test_an_unreadable_token_is_neither_sent_nor_overwritten(
+        self, user: Any, sandbox: Sandbox, settings: Any
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT access_token FROM django_quota_quotatoken")
+            (ciphertext,) = cursor.fetchone()
+            settings.FIELD_ENCRYPTION_KEY = "Zm9yIGEgdGVzdCBvbmx5LCBhbmQgMzIgYnl0ZXMhISE="
+
+            with pytest.raises(TokenUnreadable, match="FIELD_ENCRYPTION_KEY"):
+                tokens.get_access_token(user)
+
+            cursor.execute("SELECT access_token FROM django_quota_quotatoken")
+            assert cursor.fetchone() == (ciphertext,)
+        assert sandbox.requests() == []
+
+    def test_signing_in_again_replaces_an_unreadable_pair(
+        self, user: Any, person: Person, settings: Any
+    ) -> None:
+        settings.FIELD_ENCRYPTION_KEY = "Zm9yIGEgdGVzdCBvbmx5LCBhbmQgMzIgYnl0ZXMhISE="
+
+        person.sign_in()
+
+        assert tokens.get_access_token(user) == row().access_token
+
+
+class TestTransactions:
+    def test_no_transaction_is_open_during_the_call(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+        real = provider.refresh
+
+        def watching(refresh_token: str) -> provider.TokenReply:
+            seen.append(connection.in_atomic_block)
+            return real(refresh_token)
+
+        monkeypatch.setattr(provider, "refresh", watching)
+        expire()
+        tokens.get_access_token(user)
+
+        assert seen == [False]
+
+    def test_a_rollback_of_the_callers_does_not_bring_the_spent_token_back(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        before = row()
+        expire()
+        if connection.vendor == "sqlite":
+            with pytest.raises(RefreshImpossibleHere, match="SQLite"), transaction.atomic():
+                tokens.get_access_token(user)
+            assert sandbox.requests() == []
+            assert row().refresh_token == before.refresh_token
+            return
+
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            token = tokens.get_access_token(user)
+            raise ZeroDivisionError
+
+        assert row().access_token == token
+        assert row().refresh_token != before.refresh_token
+        expire()
+        assert tokens.get_access_token(user)
+
+    def test_inside_the_leeway_a_transaction_goes_on_with_the_old_token(self, user: Any) -> None:
+        if connection.vendor != "sqlite":
+            pytest.skip("other databases renew it")
+        expire(20)
+        with transaction.atomic():
+            assert tokens.get_access_token(user) == row().access_token
+
+    def test_a_row_that_is_not_committed_yet(self, user: Any, sandbox: Sandbox) -> None:
+        if connection.vendor == "sqlite":
+            pytest.skip("SQLite refuses before it looks")
+        other = get_user_model().objects.create(username="other")
+        with transaction.atomic():
+            account = ProviderAccount.objects.create(user=other, external_id="other")
+            QuotaToken.objects.create(account=account, refresh_token="quota_refresh_x")
+            with pytest.raises(RefreshImpossibleHere, match="not committed"):
+                tokens.get_access_token(other)
+        assert sandbox.requests() == []
+
+    def test_a_row_that_the_caller_has_locked(self, user: Any, sandbox: Sandbox) -> None:
+        if connection.vendor == "sqlite":
+            pytest.skip("SQLite refuses before it looks")
+        expire()
+        with transaction.atomic():
+            QuotaToken.objects.select_for_update().get()
+            with pytest.raises(RefreshImpossibleHere, match="locked"):
+                tokens.get_access_token(user)
+        assert sandbox.requests() == []
+
+
+class TestRaces:
+    def during_the_call(
+        self, monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]
+    ) -> list[provider.TokenReply]:
+        """Let `what` happen after Quota has answered a renewal and before that is saved."""
+        replies: list[provider.TokenReply] = []
+        real = provider.refresh
+
+        def interrupted(refresh_token: str) -> provider.TokenReply:
+            replies.append(real(refresh_token))
+            what()
+            return replies[-1]
+
+        monkeypatch.setattr(provider, "refresh", interrupted)
+        return replies
+
+    def test_a_sign_in_during_a_renewal_wins(
+        self, user: Any, person: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        back = person.at_quota(person.start())
+        replies = self.during_the_call(monkeypatch, lambda: person.come_back(back))
+        old = row().refresh_token
+        expire()
+
+        token = tokens.get_access_token(user)
+
+        assert token == row().access_token != replies[0].access_token
+        queued = {pending.token for pending in PendingRevocation.objects.all()}
+        assert queued == {old, replies[0].refresh_token}
+
+    def test_a_disconnect_during_a_renewal_wins(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replies = self.during_the_call(monkeypatch, lambda: accounts.disconnect(user))
+        expire()
+
+        with pytest.raises(NotConnected):
+            tokens.get_access_token(user)
+
+        assert not QuotaToken.objects.exists()
+        assert replies[0].refresh_token in {p.token for p in PendingRevocation.objects.all()}
+
+    def test_invalid_grant_is_not_believed_when_the_row_has_a_newer_pair(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = ProviderAccount.objects.get()
+
+        def lost_race(refresh_token: str) -> provider.TokenReply:
+            newer = provider.TokenReply(
+                access_token="quota_token_newer",
+                refresh_token="quota_refresh_newer",
+                id_token=None,
+                expires_in=3600,
+                scope=None,
+            )
+            tokens.store(account, newer)
+            raise ReauthenticationRequired("spent", provider_code="invalid_grant")
+
+        monkeypatch.setattr(provider, "refresh", lost_race)
+        expire()
+
+        assert tokens.get_access_token(user) == "quota_token_newer"
+        assert not row().needs_sign_in
+
+    def test_the_lease_of_a_killed_worker_ends(self, user: Any, sandbox: Sandbox) -> None:
+        past = timezone.now() - timedelta(seconds=1)
+        QuotaToken.objects.update(lease_owner="killed", lease_until=past)
+        expire()
+
+        tokens.get_access_token(user)
+
+        assert sandbox.requests() == RENEWAL
+
+
+class TestRevocation:
+    def test_a_superseded_refresh_token_is_revoked(self, user: Any, person: Person) -> None:
+        old = row().refresh_token
+        person.sign_in()
+        assert [pending.token for pending in PendingRevocation.objects.all()] == [old]
+
+        assert tokens.revoke_pending() == 1
+
+        assert not PendingRevocation.objects.exists()
+        with pytest.raises(ReauthenticationRequired):
+            provider.refresh(old)
+
+    def test_disconnecting_revokes(self, user: Any) -> None:
+        old = row().refresh_token
+        accounts.disconnect(user)
+
+        assert tokens.revoke_pending() == 1
+        with pytest.raises(ReauthenticationRequired):
+            provider.refresh(old)
+
+    def test_deleting_the_user_revokes(self, user: Any) -> None:
+        old = row().refresh_token
+        user.delete()
+        assert [pending.token for pending in PendingRevocation.objects.all()] == [old]
+
+    def test_an_outage_leaves_the_queue(self, user: Any, sandbox: Sandbox) -> None:
+        accounts.disconnect(user)
+        sandbox.set(fail={"path": "/oauth/revoke", "status": 503, "times": 1})
+
+        assert tokens.revoke_pending() == 0
+        assert PendingRevocation.objects.get().attempts == 1
+        assert tokens.revoke_pending() == 1
