@@ -98,7 +98,8 @@ def _text(name: str, value: Any) -> str:
 
 
 def _url(name: str, value: Any) -> str:
-    text = _text(name, value).rstrip("/")
+    """To the letter: issuers and redirect URIs are compared as exact strings."""
+    text = _text(name, value)
     try:
         origin(text)
     except ValueError:
@@ -106,20 +107,22 @@ def _url(name: str, value: Any) -> str:
             f"{name} must be a URL such as https://api.usequota.ai (https://, or http:// on this "
             "machine only)."
         ) from None
-    host = urlsplit(text).hostname
-    if text.startswith("http://") and host not in ("localhost", "127.0.0.1", "::1"):
+    parts = urlsplit(text)
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise ConfigurationError(
             f"{name} must use https: tokens and the client secret travel to it."
         )
     return text
 
 
-def _callback_url(name: str, value: Any) -> str | None:
-    # Quota compares redirect URIs as exact strings, so nothing is stripped or normalised here.
-    if value is None:
-        return None
-    _url(name, value)
-    return str(value)
+def _base_url(name: str, value: Any) -> str:
+    text = _url(name, value).rstrip("/")
+    parts = urlsplit(text)
+    if parts.path or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"{name} must be an origin such as https://api.usequota.ai, without a path."
+        )
+    return text
 
 
 def _optional_url(name: str, value: Any) -> str | None:
@@ -174,12 +177,12 @@ def _flag(name: str, value: Any) -> bool:
 _READERS = {
     "client_id": _text,
     "client_secret": _secrets,
-    "base_url": _url,
+    "base_url": _base_url,
     "issuer": _optional_url,
     "scopes": _scopes,
     "connect_scopes": _scopes,
-    "redirect_uri": _callback_url,
-    "post_logout_redirect_uri": _callback_url,
+    "redirect_uri": _optional_url,
+    "post_logout_redirect_uri": _optional_url,
     "error_url": _text,
     "timeout": _timeout,
     "deadline": _number,

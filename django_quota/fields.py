@@ -65,11 +65,14 @@ class EncryptedTokenField(EncryptedTextField):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Not in forms: cleaning a form field of this kind would decrypt what a visitor sends.
         kwargs["editable"] = False
+        # Not in dumpdata, which would write it in clear text: a person signs in again instead.
+        kwargs["serialize"] = False
         super().__init__(*args, **kwargs)
 
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
-        kwargs.pop("editable", None)
+        for always in ("editable", "serialize"):
+            kwargs.pop(always, None)
         return name, path, args, kwargs
 
     def to_python(self, value: Any) -> Any:

@@ -35,6 +35,7 @@ _SIGNATURE_ONLY: "Options" = {
     "verify_sub": False,
     "verify_jti": False,
 }
+_END_OF_TIME = 1 << 53  # Unix time; a larger number is no time, and no float is exact there
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_TOKEN_LENGTH = 16_384
 MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0 section 2
@@ -215,17 +216,17 @@ def _check_parties(claims: Mapping[str, Any], issuer: str, audience: str) -> Non
 def _check_times(claims: Mapping[str, Any], now: float, leeway: int) -> None:
     times = {name: claims[name] for name in ("exp", "iat", "nbf") if name in claims}
     for name, value in times.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not abs(value) < _END_OF_TIME:  # so that NaN is refused too
             raise _refuse(f"the id_token's {name} is not a number")
     for name in ("exp", "iat"):
         if name not in times:
             raise _refuse(f"the id_token has no {name}")
-    # Written so that NaN, which compares false to everything, is refused too.
-    if not times["exp"] > now - leeway:
+    if times["exp"] <= now - leeway:
         raise _refuse("the id_token has expired (exp); is this machine's clock right?")
-    if not times["iat"] <= now + leeway:
+    if times["iat"] > now + leeway:
         raise _refuse("the id_token is from the future (iat); is this machine's clock right?")
-    if not times.get("nbf", now) <= now + leeway:
+    if times.get("nbf", now) > now + leeway:
         raise _refuse("the id_token is not valid yet (nbf); is this machine's clock right?")
 
 

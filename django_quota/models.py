@@ -3,6 +3,7 @@
 No HTTP here. Nothing in a `repr` or `str` is secret.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,17 @@ class QuotaToken(models.Model):
 
     def __str__(self) -> str:
         return f"Quota token {self.pk}"
+
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: "models.QuerySet[Any] | None" = None,
+    ) -> None:
+        """Also what reads a deferred secret: that one alone. Of a queryset that defers, Django's
+        `only()` would ask for every column."""
+        rows = QuotaToken.objects.defer(None) if from_queryset is None else from_queryset
+        super().refresh_from_db(using, fields, rows)
 
     @property
     def needs_sign_in(self) -> bool:

@@ -3,16 +3,18 @@
 Inside, money is a whole number of credits; only for people is it a Decimal, and never a float.
 """
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 __all__ = ["CREDITS_PER_DOLLAR", "dollars", "format_usd"]
 
 CREDITS_PER_DOLLAR = 1_000_000
+#: Not the project's own decimal context, which may round.
+_EXACT = Context(prec=40)
 
 
 def dollars(credits: int) -> Decimal:
     """`credits` (int, may be negative) in US dollars, exactly."""
-    return Decimal(credits).scaleb(-6)
+    return Decimal(credits).scaleb(-6, _EXACT)
 
 
 def format_usd(credits: int) -> str:

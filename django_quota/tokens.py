@@ -104,6 +104,12 @@ def _ready(row: QuotaToken | None, rejected: str | None) -> str | None:
 
 
 @sensitive_variables()
+def _is_valid(row: QuotaToken, rejected: str | None) -> bool:
+    """May its access token still be used, if only for the rest of the leeway?"""
+    return row.lasts(0) and row.access_token not in ("", rejected)
+
+
+@sensitive_variables()
 def renew(account: ProviderAccount) -> None:
     """Renew the tokens of `account` now, whatever their expiry. For the admin and for operators.
 
@@ -125,7 +131,7 @@ def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | Non
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     if not in_transaction and timeout is None:
         return _renew(row, rejected)
-    still_valid = row.lasts(0) and row.access_token not in ("", rejected)
+    still_valid = _is_valid(row, rejected)
     try:
         if in_transaction and connection.vendor == "sqlite":
             raise RefreshImpossibleHere(
@@ -177,7 +183,7 @@ def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str
         if isinstance(claimed, str):
             return claimed
         if claimed is not None:
-            return _call_and_save(claimed, owner)
+            return _call_and_save(claimed, rejected)
         if time.monotonic() > give_up:
             raise ProviderUnavailable("Somebody else's renewal has not ended; try again soon.")
         time.sleep(pause)
@@ -202,7 +208,7 @@ def _claim(
         if token is not None:
             return token
         now = timezone.now()
-        valid = row.lasts(0) and row.access_token not in ("", rejected)
+        valid = _is_valid(row, rejected)
         if _failed_since(row, min(started, now - timedelta(seconds=COOL_DOWN))):
             if valid:
                 return row.access_token
@@ -221,7 +227,7 @@ def _failed_since(row: QuotaToken, moment: datetime) -> bool:
 
 
 @sensitive_variables()
-def _call_and_save(row: QuotaToken, owner: str) -> str:
+def _call_and_save(row: QuotaToken, rejected: str | None) -> str:
     """Spend the refresh token of a row that we hold the lease of, and save what comes back."""
     try:
         if not row.refresh_token:
@@ -233,7 +239,7 @@ def _call_and_save(row: QuotaToken, owner: str) -> str:
         reply = provider.refresh(row.refresh_token)
         _check_same_person(external_id, reply)
     except (ReauthenticationRequired, ProviderUnavailable, ConfigurationError) as error:
-        return _save_failure(row, error)
+        return _save_failure(row, rejected, error)
     return _save_reply(row, reply)
 
 
@@ -264,22 +270,28 @@ def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
 
 
 @sensitive_variables()
-def _save_failure(claimed: QuotaToken, error: QuotaError) -> str:
-    """Note why the renewal failed, and raise it; unless the row has a newer pair meanwhile."""
+def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) -> str:
+    """Note why the renewal failed, and raise it; unless there is a token to go on with."""
     final = isinstance(error, ReauthenticationRequired)
     with _locked(claimed.pk, "access_token") as row:
-        if row is not None and row.version == claimed.version:
+        ours = (
+            row is not None
+            and row.version == claimed.version
+            and row.lease_owner == claimed.lease_owner
+        )
+        if row is not None and ours:
             row.last_failure = getattr(error, "provider_code", "") or error.code
             row.last_failure_at = timezone.now()
             row.lease_owner, row.lease_until = "", None
             if final:
                 row.status = QuotaToken.Status.REAUTHENTICATION_REQUIRED
             row.save()
-    if row is not None and row.version != claimed.version and row.lasts(0):
+    if ours:
+        logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
+    if row is not None and _is_valid(row, rejected) and not (ours and final):
         return row.access_token
-    logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
-    if row is not None and not final and row.lasts(0) and row.access_token:
-        return row.access_token
+    if not ours:  # nor is the verdict: whoever has the row now will find out
+        raise ProviderUnavailable("Somebody else renews this token; try again soon.")
     raise error
 
 

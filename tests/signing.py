@@ -9,7 +9,6 @@ import json
 from functools import cache
 from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -22,9 +21,13 @@ NOW = 1_800_000_000
 
 
 @cache
+def _made(name: str, bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+
+
 def rsa_key(name: str = "quota", bits: int = 2048) -> rsa.RSAPrivateKey:
     """The RSA key of that name: made once, as it is slow."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    return _made(name, bits)
 
 
 def jwk(kid: str | None = "k1", *, name: str = "quota", bits: int = 2048, **changes: Any) -> Any:
@@ -65,9 +68,9 @@ def claims(**changes: Any) -> dict[str, Any]:
 def sign(
     payload: dict[str, Any] | None = None, *, kid: str | None = "k1", key: str = "quota"
 ) -> str:
-    """An id_token as Quota would sign it."""
-    headers = {"kid": kid} if kid is not None else {}
-    return jwt.encode(payload or claims(), rsa_key(key), algorithm="RS256", headers=headers)
+    """An id_token as Quota would sign it; `payload` may hold anything that JSON can."""
+    header = {"alg": "RS256", "typ": "JWT"} | ({"kid": kid} if kid is not None else {})
+    return forge(header, payload or claims(), key=key)
 
 
 def b64(value: bytes) -> str:
@@ -82,11 +85,11 @@ def signing_input(header: Any, payload: Any) -> str:
     return ".".join(b64(part) for part in parts)
 
 
-def forge(header: Any, payload: Any, signature: bytes | None = None) -> str:
+def forge(header: Any, payload: Any, signature: bytes | None = None, *, key: str = "quota") -> str:
     """A token with any header and payload at all; by default with a right RS256 signature."""
     unsigned = signing_input(header, payload)
     if signature is None:
-        signature = rsa_key().sign(unsigned.encode(), padding.PKCS1v15(), hashes.SHA256())
+        signature = rsa_key(key).sign(unsigned.encode(), padding.PKCS1v15(), hashes.SHA256())
     return f"{unsigned}.{b64(signature)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -64,7 +65,7 @@ class TinyServer:
     connections: int = 0
     #: Bytes of answers that the other side's operating system has taken.
     bytes_sent: int = 0
-    _answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    _answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
@@ -114,8 +115,8 @@ class TinyServer:
                     reply = planned.pop(0) if len(planned) > 1 else (planned or [_NOT_FOUND])[0]
                     if not self._send(sock, reply):
                         return
-        except OSError:
-            pass  # the client went away, as clients do
+        except (OSError, ValueError):
+            pass  # the client went away, as clients do, or does not speak HTTP
         finally:
             _shut(sock)
 
@@ -153,8 +154,6 @@ def _read(stream: Any) -> Seen | None:
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     sock.close()

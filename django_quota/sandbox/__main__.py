@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib.util
 import ipaddress
 import os
 import signal
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+import django
 
 __all__ = ["build_parser", "main"]
 
@@ -47,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     options = build_parser().parse_args(arguments)
+    if importlib.util.find_spec("oauth2_provider") is None:
+        return _fail('it needs its extra: pip install "django-quota[sandbox]".')
     if not 0 <= options.port <= 65535:
         return _fail(f"--port must be from 0 to 65535, not {options.port}.")
     if not options.allow_remote and not _is_loopback(options.host):
@@ -100,8 +105,6 @@ def _configure(options: argparse.Namespace) -> None:
     os.environ["QUOTA_SANDBOX_DATA"] = str(options.data.resolve())
     if options.allow_remote:
         os.environ["QUOTA_SANDBOX_HOSTS"] = "*"
-    import django
-
     django.setup()
 
 
@@ -117,6 +120,7 @@ def _origin(host: str, port: int) -> str:
 
 
 def _serve(host: str, port: int) -> int:
+    # These import models, which Django allows only once it is set up.
     from django.core.management import call_command
     from django.core.wsgi import get_wsgi_application
 

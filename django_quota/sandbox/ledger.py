@@ -53,7 +53,7 @@ def reserve(user_id: uuid.UUID, amount: int) -> bool:
     One UPDATE that compares and writes, so two calls cannot hold back the same credits.
     """
     return bool(
-        User.objects.filter(pk=user_id, balance__gt=0, balance__gte=F("reserved") + amount).update(
+        User.objects.filter(pk=user_id, balance__gte=F("reserved") + amount).update(
             reserved=F("reserved") + amount
         )
     )

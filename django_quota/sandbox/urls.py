@@ -7,7 +7,7 @@ from pathlib import Path
 from django.urls import path, re_path
 from django.views.static import serve
 
-from . import accounts, developers, inference, knobs, oauth, pages, wallet
+from . import accounts, browser, developers, inference, knobs, oauth, pages, wallet
 
 handler400 = pages.bad_request
 handler404 = pages.not_found
@@ -18,11 +18,11 @@ STATIC_ROOT = Path(__file__).resolve().parent / "static"
 urlpatterns = [
     path(".well-known/openid-configuration", oauth.discovery),
     path(".well-known/jwks.json", oauth.jwks),
-    path("oauth/authorize", oauth.AuthorizeView.as_view()),
+    path("oauth/authorize", browser.AuthorizeView.as_view()),
     path("oauth/token", oauth.QuotaTokenView.as_view()),
     path("oauth/userinfo", oauth.userinfo),
     path("oauth/revoke", oauth.RevokeView.as_view()),
-    path("oauth/end_session", oauth.EndSessionView.as_view()),
+    path("oauth/end_session", browser.EndSessionView.as_view()),
     path("login", accounts.SignInView.as_view()),
     path("auth/register", accounts.register),
     path("auth/login", accounts.auth_login),

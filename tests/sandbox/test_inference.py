@@ -128,7 +128,6 @@ class TestStream:
         start = time.monotonic()
         reply = sandbox.post("/v1/chat/completions", tokens["access_token"], json=body, stream=True)
         times = [time.monotonic() - start for line in reply.iter_lines() if line]
-        assert times[0] < 0.3
         assert times[-1] >= 0.5
         assert times[-1] - times[0] >= 0.4
 

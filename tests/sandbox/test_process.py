@@ -122,15 +122,15 @@ def test_the_package_and_the_sandbox_share_no_code() -> None:
         assert "from .." not in source
 
 
-def test_management_command_hands_over() -> None:
+def test_management_command_hands_over(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv = ['manage.py', 'quota_sandbox', '--port=-1'];"
-        "import django_quota.management.commands.quota_sandbox as c;"
-        "c.Command().run_from_argv(sys.argv)"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r});"
+        "from django_quota.management.commands.quota_sandbox import Command;"
+        "Command().run_from_argv(['manage.py', 'quota_sandbox', '--port=-1'])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
+        cwd=tmp_path,
         env=os.environ | {"DJANGO_SETTINGS_MODULE": "does_not.exist"},
         capture_output=True,
         text=True,

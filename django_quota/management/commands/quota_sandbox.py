@@ -25,9 +25,9 @@ class Command(BaseCommand):
 
     def _hand_over(self, options: list[str]) -> None:
         # A new program in this process: signals, exit status and terminal need no forwarding,
-        # and nothing of the project's settings is left in memory.
-        environment = {
-            name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"
-        }
+        # and nothing of the project is left in memory. It gets the project's search path, so
+        # that it runs the same django_quota, but not its settings.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
         command = [sys.executable, "-m", "django_quota.sandbox", *options]
         os.execve(sys.executable, command, environment)  # noqa: S606  # a list, no shell wanted

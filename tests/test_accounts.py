@@ -1,0 +1,189 @@
+"""Who is who: the identity rules, and mozilla-django-oidc's extension points."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.contrib.auth import authenticate, get_user_model
+from django.db import connection, connections
+from django.test import RequestFactory
+
+from django_quota import accounts
+from django_quota.backends import QuotaBackend
+from django_quota.exceptions import SignInFailed
+from django_quota.id_token import Identity
+from django_quota.models import ProviderAccount
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+User = get_user_model()
+
+
+def identity(sub: str = "sub-1", **claims: Any) -> Identity:
+    return Identity.from_claims({"iss": "https://api.usequota.ai", "sub": sub, **claims})
+
+
+def sign_in(who: Identity, backend: type[QuotaBackend] = QuotaBackend) -> Any:
+    return backend().authenticate(None, quota_identity=who)
+
+
+def refused(who: Identity, backend: type[QuotaBackend] = QuotaBackend) -> str:
+    with pytest.raises(SignInFailed) as caught:
+        sign_in(who, backend)
+    return caught.value.code
+
+
+class TestIdentity:
+    def test_is_the_sub_and_not_the_email(self) -> None:
+        ada = sign_in(identity("sub-1", email="ada@example.com"))
+        other = sign_in(identity("sub-2", email="ada@example.com"))
+        assert ada != other
+
+    def test_an_email_that_changed_at_quota_is_noted_on_the_account_only(self) -> None:
+        user = sign_in(identity(email="old@example.com"))
+        assert sign_in(identity(email="new@example.com")) == user
+        user.refresh_from_db()
+        assert (user.email, user.quota_accounts.get().email) == (
+            "old@example.com",
+            "new@example.com",
+        )
+
+    def test_the_case_of_a_sub_matters(self) -> None:
+        first = sign_in(identity("Sub"))
+        if connection.vendor == "mysql":  # its unique index does not see the difference
+            assert refused(identity("sub")) == "account_conflict"
+        else:
+            assert sign_in(identity("sub")) != first
+
+    def test_a_superusers_email_opens_nothing(self, settings: Any) -> None:
+        root = User.objects.create_superuser("root", "root@example.com", "x")
+        for verified in (False, True):
+            for link in (False, True):
+                settings.QUOTA_LINK_BY_EMAIL = link
+                who = identity(
+                    f"sub-{verified}-{link}", email="root@example.com", email_verified=verified
+                )
+                user = sign_in(who)
+                assert user != root
+                assert not user.is_staff and not user.is_superuser
+
+    def test_two_first_sign_ins_at_once_make_one_user(self) -> None:
+        barrier = Barrier(8)
+
+        def run() -> Any:
+            barrier.wait()
+            try:
+                return sign_in(identity(email="ada@example.com")).pk
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            users = {f.result() for f in [pool.submit(run) for _ in range(8)]}
+        assert len(users) == 1
+        assert User.objects.count() == ProviderAccount.objects.count() == 1
+
+    def test_an_inactive_user_stays_out(self) -> None:
+        user = sign_in(identity())
+        User.objects.update(is_active=False)
+        assert refused(identity()) == "account_inactive"
+        assert QuotaBackend().get_user(user.pk) is None
+
+    def test_closed_to_new_people(self, settings: Any) -> None:
+        user = sign_in(identity())
+        settings.QUOTA_CREATE_USER = False
+        assert sign_in(identity()) == user
+        assert refused(identity("sub-2")) == "sign_up_closed"
+        assert User.objects.count() == 1
+
+    def test_disconnected_people_find_their_account_again(self) -> None:
+        user = sign_in(identity())
+        accounts.disconnect(user)
+        assert sign_in(identity()) == user
+
+
+class TestLinkByEmail:
+    @pytest.fixture(autouse=True)
+    def switched_on(self, settings: Any) -> None:
+        settings.QUOTA_LINK_BY_EMAIL = True
+
+    def test_links_a_verified_email(self) -> None:
+        user = User.objects.create_user("ada", "Ada@Example.com", "x")
+        assert sign_in(identity(email="ada@example.com", email_verified=True)) == user
+
+    @pytest.mark.parametrize("verified", [False, None, "true", 1])
+    def test_an_unverified_one_is_not_enough(self, verified: Any) -> None:
+        user = User.objects.create_user("ada", "ada@example.com", "x")
+        assert sign_in(identity(email="ada@example.com", email_verified=verified)) != user
+
+    @pytest.mark.parametrize("right", ["is_staff", "is_superuser"])
+    def test_never_links_a_user_with_rights(self, right: str) -> None:
+        user = User.objects.create_user("ada", "ada@example.com", "x", **{right: True})
+        assert sign_in(identity(email="ada@example.com", email_verified=True)) != user
+
+    def test_nor_one_of_two(self) -> None:
+        for name in ("one", "two"):
+            User.objects.create_user(name, "ada@example.com", "x")
+        user = sign_in(identity(email="ada@example.com", email_verified=True))
+        assert user.username.startswith("quota-")
+
+    def test_nor_one_who_has_a_wallet(self) -> None:
+        first = sign_in(identity("sub-1", email="ada@example.com", email_verified=True))
+        assert sign_in(identity("sub-2", email="ada@example.com", email_verified=True)) != first
+
+    def test_nor_one_who_is_switched_off(self) -> None:
+        User.objects.create_user("ada", "ada@example.com", "x", is_active=False)
+        user = sign_in(identity(email="ada@example.com", email_verified=True))
+        assert user.is_active
+
+
+class TestExtensionPoints:
+    def test_verify_claims(self) -> None:
+        class OneDomain(QuotaBackend):
+            def verify_claims(self, claims: Any) -> bool:
+                return str(claims.get("email", "")).endswith("@example.com")
+
+        assert sign_in(identity(email="ada@example.com"), OneDomain)
+        assert refused(identity("sub-2", email="ada@evil.example"), OneDomain) == "sign_in_refused"
+
+    def test_create_user_get_username_and_update_user(self) -> None:
+        class Named(QuotaBackend):
+            def get_username(self, claims: Any) -> str:
+                return str(claims["name"]).lower()
+
+            def update_user(self, user: Any, claims: Any) -> Any:
+                user.first_name = claims["name"]
+                user.save()
+                return user
+
+        user = sign_in(identity(name="Ada"), Named)
+        assert (user.username, user.first_name) == ("ada", "Ada")
+
+    def test_filter_users_by_claims(self) -> None:
+        user = User.objects.create_user("legacy-7")
+
+        class ByEmployee(QuotaBackend):
+            def filter_users_by_claims(self, claims: Any) -> Any:
+                return User.objects.filter(username=f"legacy-{claims['employee']}")
+
+        assert sign_in(identity(employee=7), ByEmployee) == user
+
+    @pytest.mark.parametrize("sub", ["x" * 255, "auth0|user one", "ünïcode"])
+    def test_any_sub_makes_a_valid_username(self, sub: str) -> None:
+        user = sign_in(identity(sub))
+        user.full_clean(exclude=["password"])
+        assert sign_in(identity(sub)) == user
+
+
+class TestBackend:
+    def test_takes_no_other_credentials(self) -> None:
+        """Not a password's, and not those of another OpenID Connect backend."""
+        request = RequestFactory().get("/callback?code=x&state=y")
+        assert authenticate(request, username="ada", password="x") is None
+        assert authenticate(request, nonce="x", code_verifier="y") is None
+
+    def test_costs_nothing_to_build(self, django_assert_num_queries: Any, settings: Any) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        del settings.QUOTA_CLIENT_ID
+        with django_assert_num_queries(0):
+            QuotaBackend()

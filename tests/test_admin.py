@@ -1,0 +1,158 @@
+"""The admin: who is connected and in what state; never a secret."""
+
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.utils import timezone
+
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from tests.sandbox_client import Person, Sandbox
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TOKENS = "/admin/django_quota/quotatoken/"
+ACCOUNTS = "/admin/django_quota/provideraccount/"
+
+
+@pytest.fixture
+def admin() -> Client:
+    root = get_user_model().objects.create_superuser("root", "root@example.com", "x")
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(root, "django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def token(person: Person) -> QuotaToken:
+    person.sign_in()
+    return QuotaToken.objects.get()
+
+
+def rows(count: int) -> None:
+    for n in range(count):
+        user = get_user_model().objects.create(username=f"user-{n}")
+        account = ProviderAccount.objects.create(user=user, external_id=f"sub-{n}")
+        QuotaToken.objects.create(account=account, access_token="quota_token_x")
+
+
+def act(admin: Client, action: str) -> Any:
+    data = {"action": action, "_selected_action": [t.pk for t in QuotaToken.objects.all()]}
+    return admin.post(TOKENS, data, follow=True)
+
+
+@pytest.mark.parametrize("url", [TOKENS, ACCOUNTS])
+class TestLists:
+    def test_no_more_queries_for_more_rows(
+        self, admin: Client, url: str, django_assert_max_num_queries: Any
+    ) -> None:
+        from django.db import connection
+        from django.test.utils import CaptureQueriesContext
+
+        rows(2)
+        with CaptureQueriesContext(connection) as few:
+            assert admin.get(url).status_code == 200
+        for n in range(2, 30):
+            user = get_user_model().objects.create(username=f"user-{n}")
+            account = ProviderAccount.objects.create(user=user, external_id=f"sub-{n}")
+            QuotaToken.objects.create(account=account)
+        with CaptureQueriesContext(connection) as many:
+            assert admin.get(url).status_code == 200
+        assert len(many) == len(few)
+
+    def test_search_and_filters(self, admin: Client, url: str) -> None:
+        rows(3)
+        for needle in ("sub-1", "user-1"):
+            page = admin.get(url, {"q": needle})
+            assert page.context["cl"].result_count == 1
+        status = "status" if url == TOKENS else "token__status"
+        page = admin.get(url, {f"{status}__exact": "reauthentication_required"})
+        assert page.context["cl"].result_count == 0
+
+    def test_stands_with_an_unreadable_token(self, admin: Client, url: str, settings: Any) -> None:
+        rows(2)
+        settings.FIELD_ENCRYPTION_KEY = "Zm9yIGEgdGVzdCBvbmx5LCBhbmQgMzIgYnl0ZXMhISE="
+        assert admin.get(url).status_code == 200
+
+    def test_needs_the_permission(self, url: str, client: Client) -> None:
+        staff = get_user_model().objects.create_user("staff", is_staff=True)
+        client.force_login(staff, "django.contrib.auth.backends.ModelBackend")
+        assert client.get(url).status_code == 403
+
+
+class TestPages:
+    def test_hold_no_secret(self, admin: Client, token: QuotaToken) -> None:
+        for url in (
+            TOKENS,
+            ACCOUNTS,
+            f"{TOKENS}{token.pk}/change/",
+            f"{ACCOUNTS}{token.account_id}/change/",
+            f"{ACCOUNTS}{token.account_id}/delete/",
+            f"{ACCOUNTS}{token.account_id}/history/",
+        ):
+            page = admin.get(url)
+            assert page.status_code == 200, url
+            text = page.content.decode()
+            for secret in ("quota_token_", "quota_refresh_", "eyJ", "gAAAA", "lease"):
+                assert secret not in text, (url, secret)
+
+    def test_the_account_shows_its_token(self, admin: Client, token: QuotaToken) -> None:
+        page = admin.get(f"{ACCOUNTS}{token.account_id}/change/").content.decode()
+        assert "credits.spend" in page
+        assert "active" in page
+
+    def test_a_token_cannot_be_added_or_edited(self, admin: Client, token: QuotaToken) -> None:
+        assert admin.get(f"{TOKENS}add/").status_code == 403
+        admin.post(f"{TOKENS}{token.pk}/change/", {"access_token": "x", "scope": "y"})
+        token.refresh_from_db()
+        assert token.scope != "y"
+
+
+class TestActions:
+    def test_refresh(self, admin: Client, token: QuotaToken, sandbox: Sandbox) -> None:
+        sandbox.forget_requests()
+        page = act(admin, "refresh_tokens")
+        assert "1 token refreshed" in page.content.decode()
+        assert sandbox.requests() == ["POST /oauth/token"]
+        assert QuotaToken.objects.get().version == token.version + 1
+
+    def test_a_failed_refresh_says_what_to_do(
+        self, admin: Client, token: QuotaToken, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(fail={"path": "/oauth/token", "status": 503, "times": 1})
+        assert "HTTP 503" in act(admin, "refresh_tokens").content.decode()
+        assert QuotaToken.objects.get().last_failure == "provider_unavailable"
+
+    def test_revoke(self, admin: Client, token: QuotaToken, sandbox: Sandbox) -> None:
+        sandbox.forget_requests()
+        assert "1 token revoked" in act(admin, "revoke_tokens").content.decode()
+        assert not QuotaToken.objects.exists()
+        assert not PendingRevocation.objects.exists()
+        assert sandbox.requests() == ["POST /oauth/revoke"]
+
+    def test_require_sign_in(self, admin: Client, token: QuotaToken) -> None:
+        assert "1 user must sign in again" in act(admin, "require_sign_in").content.decode()
+        assert QuotaToken.objects.get().needs_sign_in
+
+    def test_need_their_permissions(self, token: QuotaToken, client: Client) -> None:
+        from django.contrib.auth.models import Permission
+
+        staff = get_user_model().objects.create_user("staff", is_staff=True)
+        staff.user_permissions.add(Permission.objects.get(codename="view_quotatoken"))
+        client.force_login(staff, "django.contrib.auth.backends.ModelBackend")
+        for action in ("refresh_tokens", "revoke_tokens", "require_sign_in"):
+            act(client, action)
+        token.refresh_from_db()
+        assert not token.needs_sign_in and token.version == 1
+
+    def test_deleting_an_account_queues_the_revocation(
+        self, admin: Client, token: QuotaToken
+    ) -> None:
+        admin.post(f"{ACCOUNTS}{token.account_id}/delete/", {"post": "yes"})
+        assert not ProviderAccount.objects.exists()
+        assert PendingRevocation.objects.count() == 1
+
+    def test_times_are_shown(self, admin: Client, token: QuotaToken) -> None:
+        page = admin.get(TOKENS).content.decode()
+        assert str(timezone.localtime(token.expires_at).year) in page

@@ -1,0 +1,235 @@
+"""AI calls through the real OpenAI SDK: billed to the user who makes them, and to nobody else."""
+
+import asyncio
+from typing import Any
+
+import openai
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
+from django.db import connections
+from django.utils import timezone
+
+from django_quota import ai, wallet
+from django_quota.exceptions import (
+    InsufficientCredits,
+    InsufficientScope,
+    NotConnected,
+    ProviderUnavailable,
+    RateLimited,
+    ReauthenticationRequired,
+    RequestRefused,
+)
+from django_quota.models import QuotaToken
+from tests.sandbox_client import Person, Sandbox
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HELLO: Any = {
+    "model": "gpt-4o-mini",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 50,
+}
+
+
+@pytest.fixture
+def user(person: Person, sandbox: Sandbox) -> Any:
+    person.sign_in()
+    sandbox.forget_requests()
+    return get_user_model().objects.get()
+
+
+def cost_of(completion: Any) -> int:
+    return int(completion.model_extra["quota"]["credits_used"])
+
+
+class TestBilling:
+    def test_the_user_pays_what_the_reply_says(
+        self, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        completion = ai.openai_client(user).chat.completions.create(**HELLO)
+        usage = wallet.record_usage(user, completion)
+
+        assert usage is not None and usage.credits_used > 0
+        assert sandbox.balance_of(person.email) == 1_000_000 - usage.credits_used
+        assert wallet.get_balance(user).credits == usage.balance_after
+
+    def test_a_stream_bills_in_its_last_chunk(
+        self, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        chunks = list(ai.openai_client(user).chat.completions.create(**HELLO, stream=True))
+        usages = [u for chunk in chunks if (u := wallet.record_usage(user, chunk))]
+
+        assert len(chunks) > 3
+        assert len(usages) == 1
+        assert sandbox.balance_of(person.email) == usages[0].balance_after
+
+    def test_two_users_share_a_pool_and_no_wallet(
+        self, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        grace = sandbox.person(balance=5_000_000)
+        grace.sign_in()
+        other = get_user_model().objects.exclude(pk=user.pk).get()
+        one, two = ai.openai_client(user), ai.openai_client(other)
+
+        first = cost_of(one.chat.completions.create(**HELLO))
+        second = cost_of(two.chat.completions.create(**HELLO))
+        third = cost_of(one.with_options(timeout=9).chat.completions.create(**HELLO))
+
+        assert sandbox.balance_of(person.email) == 1_000_000 - first - third
+        assert sandbox.balance_of(grace.email) == 5_000_000 - second
+        assert one._client is two._client  # the connection pool
+
+    def test_the_key_is_asked_for_at_every_call(self, user: Any, sandbox: Sandbox) -> None:
+        client = ai.openai_client(user)
+        client.chat.completions.create(**HELLO)
+        QuotaToken.objects.update(expires_at=timezone.now())
+        client.chat.completions.create(**HELLO)
+        call = "POST /v1/chat/completions"
+        assert [r for r in sandbox.requests() if r.startswith("POST")] == [
+            call,
+            "POST /oauth/token",
+            call,
+        ]
+
+    def test_fresh_token_one_query(self, user: Any, django_assert_num_queries: Any) -> None:
+        with django_assert_num_queries(1):
+            ai.openai_client(user).chat.completions.create(**HELLO)
+
+    def test_async_twin(self, user: Any, person: Person, sandbox: Sandbox) -> None:
+        async def call() -> int:
+            client = ai.async_openai_client(user)
+            cost = cost_of(await client.chat.completions.create(**HELLO))
+            await client._client.aclose()
+            await sync_to_async(connections.close_all)()
+            return cost
+
+        cost = asyncio.run(call())
+
+        assert sandbox.balance_of(person.email) == 1_000_000 - cost
+
+    def test_each_event_loop_has_its_own_pool(self, user: Any) -> None:
+        async def pool() -> Any:
+            return ai.async_openai_client(user)._client
+
+        assert asyncio.run(pool()) is not asyncio.run(pool())
+
+    @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
+    def test_nobody_cannot_pay(self, nobody: Any) -> None:
+        with pytest.raises(NotConnected):
+            ai.openai_client(nobody)
+
+    def test_a_user_without_a_wallet_cannot_pay(self, sandbox: Sandbox) -> None:
+        stranger = get_user_model().objects.create(username="x")
+        with pytest.raises(NotConnected):
+            ai.openai_client(stranger).chat.completions.create(**HELLO)
+
+    def test_a_failed_call_is_not_sent_again(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/v1/chat/completions", "status": 500, "times": 9})
+        with pytest.raises(openai.InternalServerError):
+            ai.openai_client(user).chat.completions.create(**HELLO)
+        assert sandbox.requests() == ["POST /v1/chat/completions"]
+
+
+class TestEnvironment:
+    @pytest.fixture(autouse=True)
+    def developers_own(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        """What a developer's machine may have lying about, each able to bill somebody else."""
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-quota-developer")
+        monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
+        monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-developer")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-developer")
+        monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", "whsec_developer")
+        monkeypatch.setenv(
+            "OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-quota-developer\nX-Theirs: 1"
+        )
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login developer password sk-quota-developer\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        ai._shared_client.cache_clear()
+        ai._shared_async_client.cache_clear()
+
+    def assert_clean(self, client: Any) -> None:
+        request = client._build_request(
+            client._prepare_options(openai._models.FinalRequestOptions(method="get", url="/models"))
+        )
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        assert "x-theirs" not in headers
+        assert "openai-organization" not in headers
+        assert "openai-project" not in headers
+        assert headers["authorization"].startswith("Bearer quota_token_")
+        assert "developer" not in str(headers) and "sk-" not in str(headers)
+        assert str(client.base_url).startswith("http://127.0.0.1:")
+        assert not str(client.base_url).startswith("http://127.0.0.1:9/")
+        assert client.webhook_secret is None
+        assert client.admin_api_key is None
+
+    def test_is_never_used(self, user: Any, person: Person, sandbox: Sandbox) -> None:
+        client = ai.openai_client(user)
+        self.assert_clean(client)
+        self.assert_clean(client.with_options(timeout=5))
+        cost = cost_of(client.chat.completions.create(**HELLO))
+        assert sandbox.balance_of(person.email) == 1_000_000 - cost
+
+    def test_nor_for_the_balance(self, user: Any) -> None:
+        assert wallet.get_balance(user).credits == 1_000_000
+
+    def test_nor_by_the_async_client(self, user: Any, person: Person, sandbox: Sandbox) -> None:
+        async def call() -> int:
+            client = ai.async_openai_client(user).with_options(timeout=5)
+            assert client.organization is None and client.project is None
+            cost = cost_of(await client.chat.completions.create(**HELLO))
+            await client._client.aclose()
+            await sync_to_async(connections.close_all)()
+            return cost
+
+        cost = asyncio.run(call())
+        assert sandbox.balance_of(person.email) == 1_000_000 - cost
+
+    def test_what_the_caller_asks_for_is_kept(self, user: Any) -> None:
+        client = ai.openai_client(user).with_options(
+            organization="mine", default_headers={"X-Mine": "1"}
+        )
+        assert client.with_options(timeout=1).organization == "mine"
+        assert client.with_options(timeout=1).default_headers["X-Mine"] == "1"
+
+
+class TestTranslateError:
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [
+            (400, RequestRefused),
+            (401, ReauthenticationRequired),
+            (402, InsufficientCredits),
+            (403, InsufficientScope),
+            (429, RateLimited),
+            (500, ProviderUnavailable),
+            (503, ProviderUnavailable),
+        ],
+    )
+    def test_by_status(
+        self, user: Any, sandbox: Sandbox, status: int, expected: type[Exception]
+    ) -> None:
+        sandbox.set(fail={"path": "/v1/chat/completions", "status": status, "times": 1})
+        with pytest.raises(openai.APIError) as caught:
+            ai.openai_client(user).chat.completions.create(**HELLO)
+        error = ai.translate_error(caught.value)
+        assert type(error) is expected
+        assert "quota_token_" not in repr(error)
+
+    def test_no_answer(self, user: Any, settings: Any) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        with pytest.raises(openai.APIConnectionError) as caught:
+            ai.openai_client(user).chat.completions.create(**HELLO)
+        assert type(ai.translate_error(caught.value)) is ProviderUnavailable
+
+
+def test_openai_is_not_imported_by_django_setup() -> None:
+    import subprocess
+    import sys
+
+    script = "import sys, django; django.setup(); import django_quota.ai, django_quota.urls; "
+    script += "sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

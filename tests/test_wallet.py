@@ -1,0 +1,298 @@
+"""The wallet, against the live sandbox: balances, purchases, what a call cost."""
+
+import re
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from django_quota import wallet
+from django_quota.exceptions import (
+    NotConnected,
+    ProviderUnavailable,
+    ReauthenticationRequired,
+    RequestRefused,
+)
+from django_quota.models import QuotaToken
+from tests.sandbox_client import Person, Sandbox, query_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BALANCE = ["GET /v1/balance"]
+
+
+@pytest.fixture
+def user(person: Person, sandbox: Sandbox) -> Any:
+    person.sign_in()
+    sandbox.forget_requests()
+    return get_user_model().objects.get()
+
+
+def reply(**quota: Any) -> Any:
+    """What the OpenAI SDK makes of a reply with Quota's block in it."""
+    return SimpleNamespace(model_extra={"quota": quota})
+
+
+class TestBalance:
+    def test_is_exact_and_readable(self, user: Any) -> None:
+        balance = wallet.get_balance(user)
+        assert (balance.credits, balance.dollars, balance.display) == (
+            1_000_000,
+            Decimal("1.000000"),
+            "$1.00",
+        )
+
+    def test_is_asked_for_once_in_a_while(
+        self, user: Any, sandbox: Sandbox, django_assert_num_queries: Any
+    ) -> None:
+        wallet.get_balance(user)
+        with django_assert_num_queries(0):
+            wallet.get_balance(user)
+        assert sandbox.requests() == BALANCE
+
+    def test_is_each_users_own(self, user: Any, sandbox: Sandbox) -> None:
+        rich = sandbox.person(balance=25_000_000)
+        rich.sign_in()
+        other = get_user_model().objects.exclude(pk=user.pk).get()
+        assert wallet.get_balance(user).display == "$1.00"
+        assert wallet.get_balance(other).display == "$25.00"
+
+    def test_may_be_negative(self, user: Any) -> None:
+        wallet.record_usage(user, reply(credits_used=5, balance_after=-50_000))
+        assert wallet.get_balance(user).display == "-$0.05"
+
+    def test_a_token_that_quota_refuses_is_renewed_once(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/v1/balance", "status": 401, "times": 1})
+        assert wallet.get_balance(user).credits == 1_000_000
+        assert sandbox.requests() == [*BALANCE, "POST /oauth/token", *BALANCE]
+
+    def test_a_token_that_is_refused_again_needs_a_sign_in(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(fail={"path": "/v1/balance", "status": 401, "times": 9})
+        with pytest.raises(ReauthenticationRequired):
+            wallet.get_balance(user)
+        assert sandbox.requests() == [*BALANCE, "POST /oauth/token", *BALANCE]
+
+    def test_without_a_wallet(self) -> None:
+        with pytest.raises(NotConnected):
+            wallet.get_balance(get_user_model().objects.create(username="x"))
+
+
+class TestOnAPage:
+    def test_shows_unavailable_while_quota_is_down_and_asks_once(
+        self, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(fail={"path": "/v1/balance", "status": 503, "times": 99})
+        for _ in range(3):
+            page = person.client.get("/")
+            assert page.status_code == 200
+            assert "navailable" in page.content.decode()
+        assert sandbox.requests() == BALANCE
+
+    def test_a_hanging_quota_is_not_waited_for(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wallet, "PAGE_WAIT", 0.2)
+        sandbox.set(latency={"/v1/balance": 2})
+        assert wallet.balance_for_page(user) == ("unavailable", None)
+
+    def test_a_renewal_goes_on_when_the_page_has_gone(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The page stops waiting; the rotated pair is saved all the same."""
+        import threading
+
+        monkeypatch.setattr(wallet, "PAGE_WAIT", 0.2)
+        sandbox.set(latency={"/oauth/token": 1})
+        before = QuotaToken.objects.get().version
+        QuotaToken.objects.update(expires_at=timezone.now())
+
+        assert wallet.balance_for_page(user) == ("unavailable", None)
+        for thread in threading.enumerate():
+            if thread.name == "django_quota-renewal":
+                thread.join()
+
+        assert QuotaToken.objects.get().version == before + 1
+        assert QuotaToken.objects.get().lasts(3000)
+
+    def test_an_expired_token_is_renewed_for_it(self, user: Any, person: Person) -> None:
+        QuotaToken.objects.update(expires_at=timezone.now())
+        assert "$1.00" in person.client.get("/").content.decode()
+
+    def test_nothing_for_who_is_not_connected(self, client: Client) -> None:
+        client.force_login(get_user_model().objects.create_user("x"))
+        page = client.get("/").content.decode()
+        assert "$" not in page
+        assert "data-quota-balance" not in page
+
+
+class TestUsage:
+    def test_makes_the_balance_right_without_a_request(self, user: Any, sandbox: Sandbox) -> None:
+        wallet.get_balance(user)
+        usage = wallet.record_usage(user, reply(credits_used=1_200, balance_after=998_800))
+
+        assert usage == wallet.Usage(credits_used=1_200, balance_after=998_800)
+        assert usage is not None
+        assert (usage.cost, usage.balance) == ("$0.0012", "$0.9988")
+        assert wallet.get_balance(user).credits == 998_800
+        assert sandbox.requests() == BALANCE
+
+    def test_without_a_balance_it_is_asked_for_again(self, user: Any, sandbox: Sandbox) -> None:
+        wallet.get_balance(user)
+        wallet.record_usage(user, reply(credits_used=1_200))
+        wallet.get_balance(user)
+        assert sandbox.requests() == BALANCE * 2
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            SimpleNamespace(model_extra=None),
+            SimpleNamespace(model_extra={}),
+            SimpleNamespace(model_extra={"quota": None}),
+            SimpleNamespace(model_extra={"quota": []}),
+            reply(),
+            reply(credits_used="12"),
+            reply(credits_used=True),
+            reply(credits_used=1.5),
+            object(),
+        ],
+    )
+    def test_a_chunk_without_the_block_is_passed_over(self, user: Any, odd: Any) -> None:
+        assert wallet.record_usage(user, odd) is None
+
+
+class TestPackages:
+    def test_are_asked_for_once(self, user: Any, sandbox: Sandbox) -> None:
+        for _ in range(2):
+            prices = [package.price_cents for package in wallet.get_packages()]
+        assert prices == [500, 1000, 2500, 5000]
+        assert sandbox.requests() == ["GET /v1/packages"]
+
+    def test_the_page_offers_each(self, person: Person, user: Any) -> None:
+        page = person.client.get("/auth/quota/packages?next=/chat", headers={"accept": "text/html"})
+        text = page.content.decode()
+        for price in ("$5.00", "$10.00", "$25.00", "$50.00"):
+            assert price in text
+        assert text.count('name="package_id"') == 4
+        assert 'value="/chat"' in text
+
+    def test_as_json(self, person: Person, user: Any) -> None:
+        offers = person.client.get("/auth/quota/packages").json()["packages"]
+        assert [offer["price"] for offer in offers] == ["$5.00", "$10.00", "$25.00", "$50.00"]
+
+    def test_the_page_stands_while_quota_is_down(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(fail={"path": "/v1/packages", "status": 503, "times": 9})
+        page = person.client.get("/auth/quota/packages", headers={"accept": "text/html"})
+        assert page.status_code == 200
+        assert person.client.get("/auth/quota/packages").status_code == 503
+
+
+class TestCheckout:
+    def buy(self, person: Person, **options: Any) -> Any:
+        package = wallet.get_packages()[0].id
+        return person.client.post(
+            "/auth/quota/checkout", {"package_id": package, "next": "/?paid=1"}, **options
+        )
+
+    def test_pay_and_come_back_to_the_new_balance(self, person: Person, user: Any) -> None:
+        assert "$1.00" in person.client.get("/").content.decode()
+        payment = self.buy(person, headers={"accept": "text/html"})["Location"]
+        page = person.quota.get(payment, timeout=20)
+        back = person.answer(page, allow=True).headers["Location"]
+        assert back == "http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1"
+
+        home = person.come_back(back)
+
+        assert home["Location"] == "/?paid=1"
+        assert "$6.00" in person.client.get("/?paid=1").content.decode()
+
+    def test_cancelled(self, person: Person, user: Any) -> None:
+        payment = self.buy(person, headers={"accept": "text/html"})["Location"]
+        back = person.answer(person.quota.get(payment, timeout=20), allow=False)
+        assert re.match(
+            r"http://localhost/auth/quota/packages\?next=", str(back.headers["Location"])
+        )
+        assert wallet.get_balance(user).credits == 1_000_000
+
+    def test_fetch_gets_the_url(self, person: Person, user: Any) -> None:
+        url = self.buy(person).json()["checkout_url"]
+        assert url.startswith(person.sandbox.origin)
+
+    def test_an_unknown_package(self, person: Person, user: Any) -> None:
+        with pytest.raises(RequestRefused):
+            wallet.create_checkout(
+                user, "no such", success_url="http://localhost/", cancel_url="http://localhost/"
+            )
+        answer = person.client.post("/auth/quota/checkout", {"package_id": "no such"})
+        assert answer.status_code == 502
+
+    def test_comes_back_to_this_site_only(self, person: Person, user: Any) -> None:
+        answer = person.client.get("/auth/quota/checkout?next=//evil.example")
+        assert answer["Location"] == "/"
+
+    def test_needs_the_csrf_token(self, person: Person, user: Any) -> None:
+        strict = Client(enforce_csrf_checks=True, SERVER_NAME="localhost")
+        strict.cookies = person.client.cookies
+        assert strict.post("/auth/quota/checkout", {"package_id": "x"}).status_code == 403
+
+
+class TestViews:
+    def test_balance(self, person: Person, user: Any) -> None:
+        answer = person.client.get("/auth/quota/balance")
+        assert answer.json() == {
+            "connected": True,
+            "balance": 1_000_000,
+            "display": "$1.00",
+            "state": "available",
+        }
+        assert answer["Cache-Control"] == "no-store, private"
+
+    def test_me_and_status(self, person: Person, user: Any) -> None:
+        me = person.client.get("/auth/quota/me").json()["user"]
+        assert (me["email"], me["name"]) == (person.email, "Ada Lovelace")
+        status = person.client.get("/auth/quota/status").json()
+        assert status["connected"] is True
+        assert "credits.spend" in status["scopes"]
+
+    def test_visitors(self, client: Client) -> None:
+        assert client.get("/auth/quota/me").json() == {"user": None}
+        assert client.get("/auth/quota/status").json()["connected"] is False
+        answer = client.get("/auth/quota/balance")
+        assert (answer.status_code, answer.json()["login_url"]) == (401, "/auth/quota/start")
+        page = client.get("/auth/quota/packages", headers={"accept": "text/html"})
+        assert query_of(page["Location"])["next"] == "/auth/quota/packages"
+
+    def test_quota_down(self, person: Person, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/v1/balance", "status": 429, "times": 9, "retry_after": 7})
+        answer = person.client.get("/auth/quota/balance")
+        assert (answer.status_code, answer["Retry-After"]) == (503, "7")
+
+    def test_disconnect(self, person: Person, user: Any) -> None:
+        assert person.client.post("/auth/quota/disconnect").json() == {"connected": False}
+        assert not QuotaToken.objects.exists()
+        assert "data-quota-balance" not in person.client.get("/").content.decode()
+        assert person.sign_in()["Location"] == "/"
+        assert get_user_model().objects.get() == user
+
+    @pytest.mark.parametrize("path", ["disconnect", "checkout", "balance", "packages"])
+    def test_wrong_method(self, person: Person, user: Any, path: str) -> None:
+        assert person.client.put(f"/auth/quota/{path}").status_code == 405
+
+
+def test_a_cache_that_holds_nonsense_is_asked_again(user: Any) -> None:
+    cache.set(f"django_quota.balance.{user.pk}", {"credits": 5})
+    assert wallet.get_balance(user).credits == 1_000_000
+
+
+def test_provider_unavailable_is_typed(user: Any, sandbox: Sandbox) -> None:
+    sandbox.set(fail={"path": "/v1/balance", "status": 500, "times": 1})
+    with pytest.raises(ProviderUnavailable, match="try again later"):
+        wallet.get_balance(user)
