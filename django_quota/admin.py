@@ -64,7 +64,7 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """The state of each connection, and what an operator may do about it."""
 
-    list_display = ["account", "user", "status", "expires_at", "scope", "last_failure"]
+    list_display = ["account", "user", "status", "expires_at", "last_failure"]
     list_select_related = ["account__user"]
     list_filter = ["status", "expires_at", "last_failure"]
     search_fields = ["account__external_id", "account__email", "account__name"]

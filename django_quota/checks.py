@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 from . import conf
 from .backends import QuotaBackend
 from .exceptions import ConfigurationError
-from .fields import KEY_HELP, crypter
+from .fields import crypter
 
 __all__ = ["check_encryption_key", "check_installation", "check_settings"]
 
@@ -26,7 +26,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         Error(
             str(error),
             hint=conf.REQUIRED_HELP if name in conf.REQUIRED else None,
-            id="django_quota.E002" if getattr(settings, name, None) else "django_quota.E001",
+            id="django_quota.E001" if conf.is_missing(name) else "django_quota.E002",
         )
         for name, error in conf.problems().items()
     ]
@@ -46,7 +46,7 @@ def check_encryption_key(**kwargs: Any) -> list[CheckMessage]:
     try:
         crypter()
     except ConfigurationError as error:
-        return [Error(str(error), hint=KEY_HELP, id="django_quota.E003")]
+        return [Error(str(error), id="django_quota.E003")]
     return []
 
 
@@ -61,7 +61,7 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="django_quota.E004",
             )
         )
-    if settings.SESSION_COOKIE_SAMESITE == "Strict":
+    if str(settings.SESSION_COOKIE_SAMESITE).lower() == "strict":
         messages.append(
             Warning(
                 "SESSION_COOKIE_SAMESITE is 'Strict': the browser does not send that cookie when "
@@ -76,6 +76,6 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
 def _is_ours(path: str) -> bool:
     try:
         backend = import_string(path)
-    except ImportError:
+    except Exception:  # whatever a module of the project's raises, Django itself will report
         return False
     return isinstance(backend, type) and issubclass(backend, QuotaBackend)

@@ -15,7 +15,15 @@ from django.core.signals import setting_changed
 
 from .exceptions import ConfigurationError
 
-__all__ = ["Settings", "get_settings", "origin", "problems", "unknown_names"]
+__all__ = [
+    "Settings",
+    "get_settings",
+    "is_acceptable",
+    "is_missing",
+    "origin",
+    "problems",
+    "unknown_names",
+]
 
 REQUIRED = ("QUOTA_CLIENT_ID", "QUOTA_CLIENT_SECRET")
 REQUIRED_HELP = (
@@ -75,6 +83,15 @@ class Settings:
     def trusted_origins(self) -> frozenset[str]:
         """The origins an endpoint of Quota may be on: QUOTA_BASE_URL's and QUOTA_ISSUER's."""
         return frozenset(origin(url) for url in (self.base_url, self.issuer) if url)
+
+
+def is_acceptable(url: str) -> bool:
+    """Could `url` be a setting: well-formed, and https unless it is on this machine?"""
+    try:
+        _url("", url)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def origin(url: str) -> str:
@@ -195,7 +212,9 @@ _READERS = {
 }
 
 
-_ABSENT = object()
+def is_missing(name: str) -> bool:
+    """Is a required setting not there, or empty as an unset variable of the environment is?"""
+    return name in REQUIRED and not getattr(django_settings, name, None)
 
 
 def _read() -> tuple[dict[str, Any], dict[str, ConfigurationError]]:
@@ -204,12 +223,11 @@ def _read() -> tuple[dict[str, Any], dict[str, ConfigurationError]]:
     wrong: dict[str, ConfigurationError] = {}
     for attribute, reader in _READERS.items():
         name = f"QUOTA_{attribute.upper()}"
-        value = getattr(django_settings, name, _ABSENT)
-        if name in REQUIRED and (value is _ABSENT or not value):
+        if is_missing(name):
             wrong[name] = ConfigurationError(f"{name} is missing.")
-        elif value is not _ABSENT:
+        elif hasattr(django_settings, name):
             try:
-                values[attribute] = reader(name, value)
+                values[attribute] = reader(name, getattr(django_settings, name))
             except ConfigurationError as error:
                 wrong[name] = error
     return values, wrong
@@ -237,9 +255,8 @@ def get_settings() -> Settings:
     """
     values, wrong = _read()
     for name, error in wrong.items():
-        if name in REQUIRED and not getattr(django_settings, name, None):
-            continue
-        raise error
+        if not is_missing(name):
+            raise error
     return Settings(**values)
 
 

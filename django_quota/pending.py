@@ -61,13 +61,15 @@ def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
     found: dict[str, Any] | None = None
     others = []
     for item in session.get(SESSION_KEY, []):
-        if state and constant_time_compare(item["state"], state):
+        if state and constant_time_compare(item.get("state", ""), state):
             found = item
         else:
             others.append(item)
     if found is None:
         return None
     session[SESSION_KEY] = others
-    if not 0 <= time.time() - found["started_at"] <= LIFETIME:
+    try:
+        started = PendingSignIn(**found)
+    except TypeError:  # kept by another version of this package, during a deployment
         return None
-    return PendingSignIn(**found)
+    return started if 0 <= time.time() - started.started_at <= LIFETIME else None

@@ -4,27 +4,27 @@ Discovery and signing keys are kept in this process's memory, never in a shared 
 could write to that, and these two decide who signs in and where the client secret is sent.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 from urllib.parse import urlencode
 
 import jwt
 from django.views.decorators.debug import sensitive_variables
 
 from . import id_token
-from .conf import get_settings, origin
+from .conf import get_settings, is_acceptable, origin
 from .exceptions import (
     ConfigurationError,
     IssuerMismatch,
     ProviderUnavailable,
     ReauthenticationRequired,
-    RequestRefused,
     SignInFailed,
 )
-from .transport import Reply, call, exchange
+from .transport import Reply, call, exchange, within
 
 __all__ = [
     "BalanceReply",
@@ -56,6 +56,8 @@ COOL_DOWN = 30
 #: The recipe's "typically one hour", where a reply gives no usable `expires_in`.
 DEFAULT_TOKEN_LIFETIME = 3600
 MAX_TOKEN_LIFETIME = 30 * 86_400
+
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:/_~%\[\]-]{1,200}")
 
 #: Endpoints as the recipe has them, for what a discovery document leaves out.
 _RECIPE_PATHS = {
@@ -182,10 +184,10 @@ def metadata() -> Metadata:
     settings = get_settings()
 
     def fetch() -> tuple[Metadata, int | None]:
-        reply = call("GET", f"{settings.base_url}/.well-known/openid-configuration")
+        reply = _public(f"{settings.base_url}/.well-known/openid-configuration")
         return _checked_metadata(reply.json or {}), reply.max_age
 
-    return _metadata.get((settings.base_url, settings.issuer), _as_unavailable(fetch))
+    return _metadata.get((settings.base_url, settings.issuer), fetch)
 
 
 def _checked_metadata(document: dict[str, Any]) -> Metadata:
@@ -212,38 +214,37 @@ def _checked_metadata(document: dict[str, Any]) -> Metadata:
 
 
 def _issuer_advice(issuer: object) -> str:
-    try:
-        printable = isinstance(issuer, str) and issuer.isprintable() and len(issuer) <= 200
-        if printable and origin(str(issuer)):
-            return (
-                "Quota's discovery document names an issuer other than QUOTA_BASE_URL. If that is "
-                f'Quota too, add this line to your settings: QUOTA_ISSUER = "{issuer}"'
-            )
-    except ValueError:
-        pass
+    # The line will be pasted into a Python file: nothing but a plain URL may stand in it.
+    if isinstance(issuer, str) and _PLAIN_URL.fullmatch(issuer) and is_acceptable(issuer):
+        return (
+            "Quota's discovery document names an issuer other than QUOTA_BASE_URL. If that is "
+            f'Quota too, add this line to your settings: QUOTA_ISSUER = "{issuer}"'
+        )
     return "Quota's discovery document names no usable issuer; check QUOTA_BASE_URL."
 
 
-def _is_trusted(url: object) -> bool:
+def _origin_of(url: object) -> str:
+    """Where a URL that came from the network leads, "" if nowhere."""
     try:
-        return isinstance(url, str) and origin(url) in get_settings().trusted_origins
+        return origin(url) if isinstance(url, str) else ""
     except ValueError:
-        return False
+        return ""
 
 
-def _as_unavailable(fetch: Callable[[], T]) -> Callable[[], T]:
-    """A 4xx for a public document means that Quota is not there, not that we asked wrongly."""
+def _is_trusted(url: object) -> bool:
+    return _origin_of(url) in get_settings().trusted_origins
 
-    def fetch_or_unavailable() -> T:
-        try:
-            return fetch()
-        except RequestRefused as error:
-            raise ProviderUnavailable(
-                f"No Quota at QUOTA_BASE_URL (HTTP {error.status}); check that setting.",
-                status=error.status,
-            ) from None
 
-    return fetch_or_unavailable
+def _public(url: str) -> Reply:
+    """A document that anybody may read; whoever answers otherwise is not Quota, or not well."""
+    reply = exchange("GET", url)
+    if not reply.ok:
+        raise ProviderUnavailable(
+            f"Quota gave no usable answer (HTTP {reply.status}); try again later, and check "
+            "QUOTA_BASE_URL.",
+            status=reply.status,
+        )
+    return reply
 
 
 def signing_keys(kid: str | None) -> list[jwt.PyJWK]:
@@ -254,7 +255,7 @@ def signing_keys(kid: str | None) -> list[jwt.PyJWK]:
     uri = metadata().jwks_uri
 
     def fetch() -> tuple[list[jwt.PyJWK], int | None]:
-        reply = call("GET", uri)
+        reply = _public(uri)
         keys = id_token.usable_keys(reply.json or {})
         if not keys:
             raise ProviderUnavailable("Quota's key document holds no usable key; try again later.")
@@ -263,7 +264,7 @@ def signing_keys(kid: str | None) -> list[jwt.PyJWK]:
     def has_kid(keys: list[jwt.PyJWK]) -> bool:
         return kid is None or any(key.key_id == kid for key in keys)
 
-    return _keys.get(uri, _as_unavailable(fetch), good_enough=has_kid)
+    return _keys.get(uri, fetch, good_enough=has_kid)
 
 
 def authorization_url(
@@ -315,12 +316,13 @@ def exchange_code(*, code: str, redirect_uri: str, code_verifier: str) -> TokenR
     Raises SignInFailed `token_exchange_failed` for every answer but a usable one, as the recipe
     does, ProviderUnavailable when there is no answer.
     """
-    reply = _token_request(
-        grant_type="authorization_code",
-        code=code,
-        redirect_uri=redirect_uri,
-        code_verifier=code_verifier,
-    )
+    with within(get_settings().deadline):
+        reply = _token_request(
+            grant_type="authorization_code",
+            code=code,
+            redirect_uri=redirect_uri,
+            code_verifier=code_verifier,
+        )
     tokens = _token_reply(reply)
     if tokens is None:
         raise SignInFailed("token_exchange_failed", _token_failure(reply))
@@ -335,7 +337,9 @@ def refresh(refresh_token: str) -> TokenReply:
     ConfigurationError where Quota refuses the client; ProviderUnavailable for all else, and then
     the token is to be kept.
     """
-    reply = _token_request(grant_type="refresh_token", refresh_token=refresh_token)
+    # One bound for all of it, discovery and each client secret: the lease on the row is as long.
+    with within(get_settings().deadline):
+        reply = _token_request(grant_type="refresh_token", refresh_token=refresh_token)
     tokens = _token_reply(reply)
     if tokens is not None:
         return tokens
@@ -397,8 +401,12 @@ def _token_reply(reply: Reply) -> TokenReply | None:
         refresh_token=_token(body.get("refresh_token")),
         id_token=_token(body.get("id_token")),
         expires_in=_lifetime(body.get("expires_in")),
-        scope=scope if isinstance(scope, str) and len(scope) < 1000 else None,
+        scope=scope if _is_scope(scope) else None,
     )
+
+
+def _is_scope(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.isprintable() and len(value) <= 1000
 
 
 @sensitive_variables()
@@ -440,13 +448,13 @@ def userinfo(access_token: str) -> dict[str, Any]:
 
 
 @sensitive_variables()
-def balance(access_token: str, *, deadline: float | None = None) -> BalanceReply:
-    """The wallet behind a user's token (quota-protocol section 10). `deadline` is in seconds.
+def balance(access_token: str) -> BalanceReply:
+    """The wallet behind a user's token (quota-protocol section 10).
 
     Raises what `call` raises; ProviderUnavailable, too, if the answer is for a developer's wallet.
     """
     url = f"{get_settings().base_url}/v1/balance"
-    body = call("GET", url, bearer=access_token, deadline=deadline).json or {}
+    body = call("GET", url, bearer=access_token).json or {}
     credits = body.get("balance")
     user_id = body.get("user_id")
     is_number = isinstance(credits, int) and not isinstance(credits, bool)
@@ -456,21 +464,25 @@ def balance(access_token: str, *, deadline: float | None = None) -> BalanceReply
 
 
 def packages() -> tuple[Package, ...]:
-    """The credit packages on offer (quota-protocol section 12). Raises what `call` raises."""
-    body = call("GET", f"{get_settings().base_url}/v1/packages").json or {}
+    """The credit packages on offer (quota-protocol section 12). Raises ProviderUnavailable."""
+    body = _public(f"{get_settings().base_url}/v1/packages").json or {}
     offers = body.get("packages")
     return tuple(
         Package(
             id=offer["id"],
-            name=str(offer.get("name", ""))[:100],
+            name=_words(offer.get("name")),
             price_cents=offer["price_cents"],
-            balance_display=str(offer.get("balance_display", ""))[:100],
+            balance_display=_words(offer.get("balance_display")),
         )
         for offer in (offers if isinstance(offers, list) else [])
         if isinstance(offer, dict)
         and isinstance(offer.get("id"), str)
         and type(offer.get("price_cents")) is int
     )
+
+
+def _words(value: object) -> str:
+    return value[:100] if isinstance(value, str) else ""
 
 
 @sensitive_variables()
@@ -494,7 +506,7 @@ def create_checkout(
     )
     # The field's name is not documented (quota-protocol section 12): both plausible ones.
     url = body.get("checkout_url") or body.get("url")
-    if isinstance(url, str) and (url.startswith("https://") or _is_trusted(url)):
+    if isinstance(url, str) and (_origin_of(url).startswith("https://") or _is_trusted(url)):
         return url
     raise ProviderUnavailable("Quota named no payment page; try again later.", status=200)
 

@@ -9,10 +9,13 @@ credentials from ~/.netrc, and no exception of `requests` ever reaching a caller
 import http.client
 import io
 import json
+import math
 import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -34,13 +37,28 @@ from .exceptions import (
     RequestRefused,
 )
 
-__all__ = ["MAX_REPLY_BYTES", "Reply", "call", "exchange"]
+__all__ = ["MAX_REPLY_BYTES", "Reply", "call", "exchange", "within"]
 
 #: Far above any honest reply; a discovery document is 2 kB.
 MAX_REPLY_BYTES = 1_000_000
 POOL_SIZE = 50
 
 _deadline: ContextVar[float] = ContextVar("django_quota_deadline")
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[float]:
+    """All exchanges inside take `seconds` together at most; an outer bound that is nearer holds.
+
+    Gives the seconds that are left.
+    """
+    now = time.monotonic()
+    ends = min(now + seconds, _deadline.get(math.inf))
+    reset = _deadline.set(ends)
+    try:
+        yield ends - now
+    finally:
+        _deadline.reset(reset)
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -90,10 +108,24 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None, ever: else requests reads a redirect's whole body to prepare the next request."""
+        return None
 
 
 class _Bearer(AuthBase):
@@ -114,7 +146,7 @@ class _Bearer(AuthBase):
 
 @cache
 def _session() -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["Accept"] = "application/json"
     session.headers["User-Agent"] = "django-quota"
@@ -152,7 +184,7 @@ class Reply:
     @property
     def max_age(self) -> int | None:
         """Seconds of `Cache-Control: max-age` (RFC 9111 section 5.2.2.1), None if not given."""
-        found = re.search(r"max-age=(\d{1,9})\b", self.headers.get("Cache-Control", ""))
+        found = re.search(r"max-age=(\d{1,9})\b", self.headers.get("Cache-Control", "").lower())
         return int(found[1]) if found else None
 
     @property
@@ -170,17 +202,31 @@ def exchange(
     bearer: str | None = None,
     form: dict[str, str] | None = None,
     json_body: dict[str, Any] | None = None,
-    deadline: float | None = None,
 ) -> Reply:
     """Send one request and read the whole reply, whatever its status.
 
-    `deadline` is in seconds, QUOTA_DEADLINE by default. Raises ProviderUnavailable when there is
-    no usable HTTP reply in time; only then is its `status` None.
+    It takes QUOTA_DEADLINE seconds at most, or what is left of `within`. Raises
+    ProviderUnavailable when there is no usable HTTP reply in time; only then is its `status`
+    None.
     """
-    settings = get_settings()
-    seconds = deadline or settings.deadline
-    connect, read = settings.timeout
-    reset = _deadline.set(time.monotonic() + seconds)
+    with within(get_settings().deadline) as seconds:
+        if seconds <= 0:
+            raise ProviderUnavailable("Quota took too long; try again later.", request_sent=False)
+        connect, read = get_settings().timeout
+        timeout = (min(connect, seconds), min(read, seconds))
+        return _send(method, url, timeout, bearer=bearer, form=form, json_body=json_body)
+
+
+@sensitive_variables()
+def _send(
+    method: str,
+    url: str,
+    timeout: tuple[float, float],
+    *,
+    bearer: str | None,
+    form: dict[str, str] | None,
+    json_body: dict[str, Any] | None,
+) -> Reply:
     try:
         with _session().request(
             method,
@@ -188,8 +234,8 @@ def exchange(
             data=form,
             json=json_body,
             auth=_Bearer(bearer),
-            timeout=(min(connect, seconds), min(read, seconds)),
-            allow_redirects=False,  # a redirected token request would carry the secret along
+            timeout=timeout,
+            allow_redirects=False,  # a redirected token request would take the secret along
             stream=True,
         ) as response:
             return Reply(
@@ -203,8 +249,6 @@ def exchange(
             f"Quota cannot be reached ({type(error).__name__}); try again later.",
             request_sent=not _never_left(error),
         ) from None
-    finally:
-        _deadline.reset(reset)
 
 
 @sensitive_variables()

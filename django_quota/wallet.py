@@ -19,6 +19,7 @@ from .exceptions import (
     RequestRefused,
 )
 from .provider import Package
+from .transport import within
 
 __all__ = [
     "Balance",
@@ -101,9 +102,8 @@ aget_balance = sync_to_async(get_balance)
 
 @sensitive_variables()
 def _fetch_balance(user: Any, *, deadline: float | None = None) -> Balance:
-    reply = _with_token(
-        user, lambda token: provider.balance(token, deadline=deadline), timeout=deadline
-    )
+    with within(deadline or get_settings().deadline):
+        reply = _with_token(user, provider.balance, timeout=deadline)
     balance = Balance(credits=reply.credits)
     cache.set(_key(user), balance, get_settings().balance_ttl)
     return balance

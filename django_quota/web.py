@@ -33,7 +33,8 @@ def url_with(to: str, **query: str) -> str:
     given = {name: value for name, value in query.items() if value}
     if not given:
         return url
-    return f"{url}{'&' if '?' in url else '?'}{urlencode(given)}"
+    url, mark, fragment = url.partition("#")
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(given)}{mark}{fragment}"
 
 
 def wants_page(request: HttpRequest) -> bool:

@@ -58,9 +58,11 @@ class Child:
 
     def require_alive(self) -> None:
         if self.process.poll() is not None:
-            lines = self.log.read_text(errors="replace").strip().splitlines()
-            why = lines[-1] if lines else f"exit code {self.process.returncode}"
-            raise DemoFailed(f"{self.name} has stopped: {why} (all of it is in {self.log})")
+            last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise DemoFailed(
+                f"{self.name} has stopped (exit code {self.process.returncode}). "
+                f"The last line of {self.log}: {last or 'nothing'}"
+            )
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
@@ -229,7 +231,7 @@ def main() -> int:
     parser.add_argument("--quota-port", type=int, default=5281, help="of the local Quota (5281)")
     parser.add_argument("--data-dir", type=Path, default=Path(".demo"), help="data, logs (.demo)")
     options = parser.parse_args()
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: not on Windows
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
     try:

@@ -124,6 +124,7 @@ class Journey:
             self.sign_in,
             self.consent,
             self.signed_in,
+            self.claims,
             self.tokens_encrypted,
             self.chat,
             self.balance_fell,
@@ -160,6 +161,13 @@ class Journey:
         shown = self.browser.find("[data-quota-balance]").get_text(strip=True)
         return f"back at {self.browser.url} as {self.name!r}, with a picture and {shown}"
 
+    def claims(self) -> str:
+        answer = self.browser.session.get(f"{self.app}/auth/quota/me", timeout=30)
+        user = answer.json()["user"]
+        expect(user["email"] == self.email and user["name"] == self.name, f"{user}")
+        expect(bool(user["sub"]) and user["picture"].startswith(self.quota), f"{user}")
+        return ", ".join(f"{claim} {value}" for claim, value in user.items())
+
     def tokens_encrypted(self) -> str:
         with closing(sqlite3.connect(self.database)) as connection:
             rows = connection.execute(
@@ -173,8 +181,8 @@ class Journey:
         for prefix in ("quota_token_", "quota_refresh_"):
             expect(prefix not in everything, f"{prefix} is readable in {self.database}")
         return (
-            f"{len(rows)} token rows, every value ciphertext (gAAAA...); no quota_token_ or "
-            f"quota_refresh_ in the database nor in its {len(sessions)} sessions"
+            f"every value of {len(rows)} token row(s) is ciphertext (gAAAA...); no quota_token_ or "
+            f"quota_refresh_ in the database nor in its {len(sessions)} session(s)"
         )
 
     def chat(self) -> str:

@@ -61,9 +61,15 @@ def advice(error: QuotaError) -> dict[str, str]:
                 "url": reverse("django_quota:packages") + back,
                 "link": "Buy credits",
             }
-        case NotConnected() | ReauthenticationRequired() | InsufficientScope():
+        case NotConnected():
             return {
-                "message": "Your Quota wallet is not connected any more.",
+                "message": "You have no Quota wallet connected, so nothing can pay for the answer.",
+                "url": reverse("django_quota:connect") + back,
+                "link": "Connect your Quota wallet",
+            }
+        case ReauthenticationRequired() | InsufficientScope():
+            return {
+                "message": "Quota no longer lets Inkwell use your credits.",
                 "url": reverse("django_quota:start") + back,
                 "link": "Sign in with Quota",
             }

@@ -63,11 +63,14 @@ class Command(BaseCommand):
             "allowed_scopes": options["scope"],
             "post_logout_redirect_uris": options["post_logout_uri"],
         }
-        if not options["client_id"]:
-            if not app["name"] or not app["redirect_uris"]:
-                raise CommandError("A new app needs --name and at least one --redirect-uri.")
-            app["allowed_scopes"] = app["allowed_scopes"] or list(get_settings().scopes)
+        new = not options["client_id"]
+        if new and not (app["name"] and app["redirect_uris"]):
+            raise CommandError("A new app needs --name and at least one --redirect-uri.")
+        if options["env_file"]:
+            _make_private(options["env_file"])  # before Quota shows the secret, which it does once
         try:
+            if new:
+                app["allowed_scopes"] = app["allowed_scopes"] or list(get_settings().scopes)
             saved = provider.save_app(
                 _session_token(),
                 {name: value for name, value in app.items() if value is not None},
@@ -109,14 +112,22 @@ def _settings(saved: dict[str, Any]) -> dict[str, str]:
     return values
 
 
+def _make_private(path: Path) -> None:
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+    except OSError as error:
+        raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
+
+
 def _update(path: Path, values: dict[str, str]) -> None:
     """Set `values` in the .env file, whose other lines stay; make what else the project needs."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if line.partition("=")[0].strip() not in values]
-    there = {line.partition("=")[0].strip() for line in kept}
+    lines = path.read_text().splitlines()
+    pairs = [[part.strip() for part in line.split("=", 1)] for line in lines if "=" in line]
+    there = {name for name, value in pairs if value}
     if "FIELD_ENCRYPTION_KEY" not in there:
         values["FIELD_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
     if "SESSION_SECRET" not in there:
         values["SESSION_SECRET"] = secrets.token_urlsafe(50)
-    path.touch(mode=0o600)  # before a secret is in it
+    kept = [line for line in lines if line.partition("=")[0].strip() not in values]
     path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")

@@ -1,0 +1,307 @@
+"""The example project, as a person meets it: the demo, real Chromium, the production profile.
+
+Screenshots of each page are kept in `artifacts/`.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.example
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "example_project" / "demo.py"
+ARTIFACTS = ROOT / "artifacts"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+PASSWORD = "quota-demo"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """A newcomer's: without the settings module of these tests."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "QUOTA_"))}
+    return inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+class Demo:
+    """`tox -e demo`, on ports of its own."""
+
+    def __init__(self, data: Path) -> None:
+        self.ports = [free_port(), free_port()]
+        self.data = data
+        self.url = f"http://localhost:{self.ports[0]}"
+        self.quota_url = f"http://127.0.0.1:{self.ports[1]}"
+
+    def command(self, *options: str) -> list[str]:
+        port, quota_port = map(str, self.ports)
+        where = ["--port", port, "--quota-port", quota_port, "--data-dir", str(self.data)]
+        return [sys.executable, str(DEMO), *where, *options]
+
+    def start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            self.command(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        self.banner = ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            self.banner += line
+            if "Ctrl-C" in line:
+                return process
+        raise AssertionError(f"the demo has ended: {self.banner}")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    running = Demo(tmp_path_factory.mktemp("demo"))
+    process = running.start()
+    yield running
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+    for port in running.ports:
+        with pytest.raises(OSError):  # both have stopped
+            socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+@pytest.fixture
+def page(demo: Demo) -> Iterator[Any]:
+    """A page in Chromium that reports what goes wrong in it."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    ARTIFACTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        problems: list[str] = []
+        page.on("console", lambda message: note(message, problems))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        browser.close()
+    assert problems == []  # a violation of the Content-Security-Policy would be one
+
+
+def note(message: Any, problems: list[str]) -> None:
+    """An error in the console; that the admin has no icon is Django's way."""
+    if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
+        problems.append(message.text)
+
+
+def shot(page: Any, name: str) -> None:
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def sign_in(page: Any, demo: Demo, email: str) -> None:
+    page.goto(demo.url)
+    page.get_by_role("main").get_by_role("link", name="Sign in with Quota").click()
+    if page.get_by_label("Password").count():
+        page.get_by_label("E-mail").fill(email)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+
+
+def credits_shown(page: Any) -> int:
+    text = page.locator("header [data-quota-balance]").first.inner_text()
+    dollars, _, cents = text.strip().removeprefix("$").replace(",", "").partition(".")
+    return int(dollars) * 1_000_000 + int(cents.ljust(6, "0"))
+
+
+def test_the_banner_tells_all_that_is_needed(demo: Demo) -> None:
+    for needed in (demo.url, demo.quota_url, "ada@example.com", PASSWORD, "admin", "Ctrl-C"):
+        assert needed in demo.banner
+
+
+def test_the_journey_in_a_browser(page: Any, demo: Demo) -> None:
+    page.goto(demo.url)
+    shot(page, "1-signed-out")
+
+    sign_in(page, demo, "ada@example.com")
+    consent = page.get_by_role("main").inner_text()
+    assert "Inkwell" in consent
+    assert "balance" in consent and "Spend" in consent
+    shot(page, "2-consent")
+    page.get_by_role("button", name="Allow").click()
+
+    page.wait_for_url(f"{demo.url}/")
+    assert "Ada Lovelace" in page.get_by_role("main").inner_text()
+    picture = page.get_by_role("main").locator("img").first
+    assert picture.evaluate("img => img.complete && img.naturalWidth > 0")
+    assert page.locator("header [data-quota-balance]").inner_text() == "$1.00"
+    shot(page, "3-signed-in")
+
+    page.get_by_role("link", name="Chat", exact=True).click()
+    before = credits_shown(page)
+    page.get_by_label("Your question").fill("Why is the sky blue?")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("This answer cost").wait_for()
+    shot(page, "4-chat")
+    cost = re.search(r"This answer cost \$0\.(\d+)\.", page.get_by_role("main").inner_text())
+    assert cost is not None
+    assert credits_shown(page) == before - int(cost[1].ljust(6, "0"))
+    page.reload()
+    assert credits_shown(page) == before - int(cost[1].ljust(6, "0"))
+
+    before = credits_shown(page)
+    page.get_by_role("banner").get_by_role("link", name="Buy credits").click()
+    shot(page, "5-buy-credits")
+    page.get_by_role("button", name="$5.00").click()
+    shot(page, "6-payment")
+    page.get_by_role("button", name="Pay").click()
+    page.wait_for_url(re.compile(re.escape(demo.url)))
+    assert credits_shown(page) == before + 5_000_000
+
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(f"{demo.url}/")
+    assert page.locator("[data-quota-balance]").count() == 0
+    page.get_by_role("main").get_by_role("link", name="Sign in with Quota").click()
+    assert page.get_by_label("Password").is_visible()  # Quota asks again
+
+
+def test_cancelling_at_consent_comes_back_with_a_sentence(page: Any, demo: Demo) -> None:
+    sign_in(page, demo, "grace@example.com")
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_url(re.compile("quota_error=access_denied"))
+    assert "You cancelled the sign-in" in page.get_by_role("main").inner_text()
+    shot(page, "7-cancelled")
+    page.get_by_role("link", name="Try again").click()
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{demo.url}/")
+    assert "Grace Hopper" in page.get_by_role("main").inner_text()
+
+
+def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo) -> None:
+    sign_in(page, demo, "bob@example.com")
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{demo.url}/")
+    page.goto(f"{demo.url}/chat")
+    page.get_by_label("Your question").fill("Hello")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("main").get_by_role("link", name="Buy credits").wait_for()
+    shot(page, "8-out-of-credits")
+
+
+def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:
+    page.set_viewport_size({"width": 375, "height": 740})
+    wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    page.goto(demo.url)
+    assert not page.evaluate(wider)
+    sign_in(page, demo, "grace@example.com")
+    assert not page.evaluate(wider)
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{demo.url}/")
+    for path in ("/", "/chat", "/auth/quota/packages", "/auth/quota/error?quota_error=x"):
+        page.goto(demo.url + path)
+        assert not page.evaluate(wider), path
+        shot(page, f"9-phone-{path.strip('/').replace('/', '-').partition('?')[0] or 'home'}")
+
+
+def test_by_keyboard_alone(page: Any, demo: Demo) -> None:
+    """Tab and Enter reach the sign-in, and what has the focus can be seen."""
+    page.goto(demo.url)
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(
+            "[document.activeElement.textContent.trim(), document.activeElement.href || '',"
+            " getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        assert focused[2] != "none", focused
+        if "/auth/quota/start" in focused[1]:
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(re.escape(demo.quota_url)))
+
+
+def test_the_admin(page: Any, demo: Demo) -> None:
+    page.goto(f"{demo.url}/admin/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.goto(f"{demo.url}/admin/django_quota/quotatoken/")
+    assert "quota_token_" not in page.content()
+    shot(page, "10-admin-tokens")
+    page.goto(f"{demo.url}/admin/django_quota/provideraccount/")
+    shot(page, "10-admin-accounts")
+
+
+def test_a_second_run_finds_its_data_again(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    for _ in range(2):
+        done = subprocess.run(
+            demo.command("--once"), capture_output=True, text=True, env=environment()
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("\nok ") >= 10
+    secrets = (tmp_path / ".env").read_text()
+    assert secrets.count("QUOTA_CLIENT_ID=") == 1
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("busy", "option"), [(0, "--port"), (1, "--quota-port")])
+def test_a_busy_port_names_its_option(tmp_path: Path, busy: int, option: str) -> None:
+    demo = Demo(tmp_path)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", demo.ports[busy]))
+        listener.listen()
+        done = subprocess.run(
+            demo.command("--once"), capture_output=True, text=True, env=environment()
+        )
+    assert done.returncode == 1
+    assert re.search(rf"{demo.ports[busy]} .*{option}\b", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
+    production = environment() | {
+        "EXAMPLE_ENV_FILE": str(tmp_path / "none"),
+        "EXAMPLE_PRODUCTION": "1",
+        "EXAMPLE_ALLOWED_HOSTS": "chat.example.com",
+        "EXAMPLE_DATABASE": str(tmp_path / "db.sqlite3"),
+        "SESSION_SECRET": "jA8s7d6f5g4h3j2k1l0zMxNcBvQwErTyUiOpLkJhGfDsAzXcVbNm",
+        "QUOTA_CLIENT_ID": "quota_client_x",
+        "QUOTA_CLIENT_SECRET": "quota_secret_x",
+        "FIELD_ENCRYPTION_KEY": "vX3nCwr9nK8x0NQ2Pq7m3dZ1l5yTtG6hR4bJ8sKfE0U=",
+    }
+    manage = [sys.executable, str(DEMO.parent / "manage.py")]
+    done = subprocess.run(
+        [*manage, "check", "--deploy", "--fail-level", "WARNING"],
+        capture_output=True,
+        text=True,
+        env=production,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no issues (0 silenced)" in done.stdout
+    cookies = "from django.conf import settings as s; print(s.SESSION_COOKIE_SECURE, "
+    cookies += "s.SESSION_COOKIE_HTTPONLY, s.SESSION_COOKIE_SAMESITE, s.CSRF_COOKIE_SECURE)"
+    done = subprocess.run(
+        [*manage, "shell", "-v", "0", "-c", cookies], capture_output=True, text=True, env=production
+    )
+    assert done.stdout.split() == ["True", "True", "Lax", "True"], done.stderr
+
+
+def test_the_example_uses_only_the_public_face() -> None:
+    allowed = {"django_quota.ai", "django_quota.wallet", "django_quota.exceptions"}
+    for path in (ROOT / "example_project").rglob("*.py"):
+        imported = set(re.findall(r"from (django_quota[\w.]*) import", path.read_text()))
+        assert imported <= allowed, path

@@ -1,0 +1,113 @@
+"""django_quota.messages: what a person is told when a sign-in fails."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from django.utils.functional import Promise
+
+import django_quota
+from django_quota import exceptions
+from django_quota.messages import SIGN_IN_ERRORS, UNKNOWN, SignInError, describe
+
+PACKAGE = Path(django_quota.__file__).parent
+CODES = [
+    "state_mismatch",
+    "token_exchange_failed",
+    "invalid_id_token",
+    "access_denied",
+    "invalid_scope",
+    "authorization_failed",
+    "provider_unavailable",
+    "issuer_mismatch",
+    "not_configured",
+    "account_inactive",
+    "account_conflict",
+    "email_required",
+    "sign_up_closed",
+    "sign_in_refused",
+    "account_in_use",
+    "wallet_already_connected",
+]
+
+
+def codes_raised() -> set[str]:
+    """The first argument of every `SignInFailed(...)` in the package."""
+    found = set()
+    for path in PACKAGE.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "SignInFailed"
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found.add(str(node.args[0].value))
+    return found
+
+
+def test_codes_are_a_closed_set() -> None:
+    assert list(SIGN_IN_ERRORS) == CODES
+
+
+def test_every_code_that_is_raised_has_words() -> None:
+    raised = codes_raised()
+
+    assert {"invalid_id_token", "state_mismatch"} <= raised, "the search finds nothing any more"
+    assert raised <= set(SIGN_IN_ERRORS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [exceptions.ProviderUnavailable, exceptions.ConfigurationError, exceptions.IssuerMismatch],
+)
+def test_errors_that_a_sign_in_may_meet_have_words(error: type[exceptions.QuotaError]) -> None:
+    assert error.code in SIGN_IN_ERRORS
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_words_say_what_happened_and_what_to_do(code: str) -> None:
+    words = SIGN_IN_ERRORS[code]
+
+    assert words.code == code
+    for text in (words.title, words.message, words.action):
+        assert isinstance(text, Promise), "must be translated for each reader"
+        assert str(text).strip() == str(text) != ""
+    assert not str(words.title).endswith(".")
+    assert str(words.message).endswith(".")
+    assert str(words.action).endswith(".")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_words_do_not_show_the_code(code: str) -> None:
+    words = SIGN_IN_ERRORS[code]
+    assert "_" not in f"{words.title} {words.message} {words.action}"
+
+
+def test_nobody_can_add_words() -> None:
+    with pytest.raises(TypeError):
+        SIGN_IN_ERRORS["mine"] = UNKNOWN  # type: ignore[index]
+
+
+@pytest.mark.parametrize("code", [None, ""])
+def test_without_a_code_there_is_nothing_to_say(code: str | None) -> None:
+    assert describe(code) is None
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_describe_finds_the_words(code: str) -> None:
+    assert describe(code) is SIGN_IN_ERRORS[code]
+
+
+@pytest.mark.parametrize(
+    "code", ["strange", "STATE_MISMATCH", " ", "<script>alert(1)</script>", "__class__", "a" * 9999]
+)
+def test_a_strange_code_is_not_repeated(code: str) -> None:
+    words = describe(code)
+
+    assert words is UNKNOWN
+    assert isinstance(words, SignInError)
+    assert words.code == "unknown"
