@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from . import tokens
+from . import revocation, tokens
 from .exceptions import QuotaError
 from .models import SECRETS, ProviderAccount, QuotaToken
 
@@ -39,7 +39,7 @@ class QuotaTokenInline(admin.StackedInline):  # type: ignore[type-arg]
 class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Who is who at Quota."""
 
-    list_display = ["external_id", "email", "name", "user", "token_status", "last_sign_in_at"]
+    list_display = ["__str__", "name", "user", "token_status", "last_sign_in_at"]
     list_select_related = ["user", "token"]
     list_filter = ["token__status", "provider", "created_at", "last_sign_in_at"]
     search_fields = ["external_id", "email", "name"]
@@ -99,7 +99,7 @@ class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         done = rows.count()
         for row in rows:
             row.delete()
-        tokens.revoke_pending()
+        revocation.revoke_pending()
         self.say(request, done, ngettext("%d token revoked.", "%d tokens revoked.", done))
 
     @admin.action(description=_("Require a new sign-in"), permissions=["change"])

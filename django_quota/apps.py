@@ -14,11 +14,11 @@ class QuotaConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, models, tokens
+        from . import checks, models, revocation
 
         register(checks.check_settings, Tags.security)
         register(checks.check_encryption_key, Tags.security)
         register(checks.check_installation)
         pre_delete.connect(
-            tokens.queue_deleted, sender=models.QuotaToken, dispatch_uid="django_quota.revoke"
+            revocation.queue_deleted, sender=models.QuotaToken, dispatch_uid="django_quota.revoke"
         )

@@ -47,7 +47,7 @@ def crypter() -> MultiFernet:
     Raises ConfigurationError if there are none, or one is not a Fernet key.
     """
     value: Any = getattr(settings, "FIELD_ENCRYPTION_KEY", None)
-    keys = (value,) if isinstance(value, str | bytes) else value
+    keys = (value,) if value and isinstance(value, str | bytes) else value
     if not keys or not isinstance(keys, Sequence):
         raise ConfigurationError(f"FIELD_ENCRYPTION_KEY is missing. {KEY_HELP}")
     try:

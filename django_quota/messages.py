@@ -10,7 +10,9 @@ from types import MappingProxyType
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-__all__ = ["SIGN_IN_ERRORS", "UNKNOWN", "SignInError", "describe"]
+from .exceptions import QuotaError
+
+__all__ = ["SIGN_IN_ERRORS", "UNKNOWN", "SignInError", "code_of", "describe"]
 
 Text = str | Promise
 
@@ -142,6 +144,11 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
 )
 
 UNKNOWN = SignInError("unknown", _("Sign-in failed"), _("Something went wrong."), _START_OVER)
+
+
+def code_of(error: QuotaError) -> str:
+    """The code to show for `error`: its own if that is one of these."""
+    return error.code if error.code in SIGN_IN_ERRORS else "provider_unavailable"
 
 
 def describe(code: str | None) -> SignInError | None:

@@ -1,4 +1,4 @@
-"""The tokens of an account: stored encrypted, renewed exactly once, revoked in the end.
+"""The tokens of an account: stored encrypted, and renewed exactly once.
 
 Renewing is *claim, call, save*. The claim is a short transaction that locks the row, looks again
 and writes a lease. The call to Quota is made with no lock held and no transaction open. The save
@@ -23,7 +23,7 @@ from django.db.models import F
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import id_token, provider
+from . import id_token, provider, revocation
 from .conf import get_settings
 from .exceptions import (
     ConfigurationError,
@@ -34,14 +34,13 @@ from .exceptions import (
     RefreshImpossibleHere,
     TokenUnreadable,
 )
-from .models import PendingRevocation, ProviderAccount, QuotaToken
+from .models import ProviderAccount, QuotaToken
 
 __all__ = [
     "aget_access_token",
     "get_access_token",
     "newest_id_token",
     "renew",
-    "revoke_pending",
     "store",
 ]
 
@@ -260,7 +259,7 @@ def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
     with _locked(claimed.pk, "access_token") as row:
         if row is None or row.version != claimed.version:
             # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back.
-            _queue_revocation(reply.refresh_token or "")
+            revocation.queue(reply.refresh_token or "")
         else:
             _write(row, reply)
             return row.access_token
@@ -344,7 +343,7 @@ def store(account: ProviderAccount, reply: provider.TokenReply) -> None:
         if row is None:
             raise NotConnected("This user's Quota wallet was disconnected just now.")
         if reply.refresh_token is not None:
-            _queue_revocation(_readable(row, "refresh_token"))
+            revocation.queue(revocation.readable(row, "refresh_token"))
         _write(row, reply)
 
 
@@ -377,47 +376,3 @@ def newest_id_token(user: Any) -> str:
         logger.warning("the id_token of user %s cannot be decrypted", user.pk)
         return ""
     return row.id_token if row else ""
-
-
-@sensitive_variables()
-def _readable(row: QuotaToken, name: str) -> str:
-    """A secret of `row`, or "" where its key is lost: then there is nothing to revoke it with."""
-    try:
-        return str(getattr(row, name))
-    except TokenUnreadable:
-        logger.warning("token %s: %s cannot be decrypted, so it is not revoked", row.pk, name)
-        return ""
-
-
-@sensitive_variables()
-def _queue_revocation(refresh_token: str) -> None:
-    """To be called in the transaction that drops `refresh_token`: both happen, or neither."""
-    if refresh_token:
-        PendingRevocation.objects.create(token=refresh_token)
-
-
-def queue_deleted(*, instance: QuotaToken, **kwargs: Any) -> None:
-    """Receiver of `pre_delete`: disconnecting, and deleting a user, revoke at Quota too."""
-    _queue_revocation(_readable(instance, "refresh_token"))
-
-
-@sensitive_variables()
-def revoke_pending(limit: int = 1000) -> int:
-    """Work off the revocation queue (RFC 7009), oldest first; how many were revoked.
-
-    Raises nothing of Quota's: what fails stays in the queue, and the first failure ends the run.
-    """
-    done = 0
-    for pending in PendingRevocation.objects.defer("token").order_by("attempts", "pk")[:limit]:
-        try:
-            provider.revoke(pending.token, pending.token_type_hint)
-        except QuotaError as error:
-            logger.warning("revocation %s put off: %s", pending.pk, error)
-            pending.attempts += 1
-            pending.save(update_fields=["attempts"])
-            if isinstance(error, TokenUnreadable):
-                continue
-            break
-        pending.delete()
-        done += 1
-    return done

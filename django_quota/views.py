@@ -26,7 +26,7 @@ from mozilla_django_oidc.views import (
     OIDCLogoutView,
 )
 
-from . import accounts, id_token, messages, pending, provider, tokens, wallet
+from . import accounts, discovery, id_token, messages, pending, provider, tokens, wallet
 from .conf import get_settings
 from .exceptions import ConfigurationError, QuotaError, RequestRefused, SignInFailed
 from .id_token import Identity
@@ -64,9 +64,7 @@ class SignInView(View):
 
     def login_failure(self, error: QuotaError) -> HttpResponseBase:
         """Say in the log why, tell the project's signal, and show the person words for it."""
-        self.error_code = (
-            error.code if error.code in messages.SIGN_IN_ERRORS else "provider_unavailable"
-        )
+        self.error_code = messages.code_of(error)
         level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
         logger.log(level, "sign-in failed: %s: %s", self.error_code, error)
         sign_in_failed.send(
@@ -155,7 +153,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
     def exchange(self, started: PendingSignIn) -> provider.TokenReply:
         """The tokens for this callback's code; SignInFailed for any other callback."""
         request = self.request
-        quota = provider.metadata()
+        quota = discovery.metadata()
         says_who = quota.sends_iss or "iss" in request.GET
         if says_who and single(request, "iss") != quota.issuer:
             # RFC 9207 section 2.4: the answer of another provider (mix-up) is not ours.
@@ -175,8 +173,8 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         settings = get_settings()
         identity = id_token.validate(
             reply.id_token,
-            keys=provider.signing_keys(id_token.key_id(reply.id_token)),
-            issuer=provider.metadata().issuer,
+            keys=discovery.signing_keys(id_token.key_id(reply.id_token)),
+            issuer=discovery.metadata().issuer,
             audience=settings.client_id,
             nonce=started.nonce,
             now=time.time(),
@@ -236,7 +234,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         account = accounts.connect(
             user,
             external_id=self.wallet_owner(started, reply),
-            issuer=provider.metadata().issuer,
+            issuer=discovery.metadata().issuer,
             replace=started.replace,
         )
         tokens.store(account, reply)

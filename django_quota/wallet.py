@@ -31,6 +31,7 @@ __all__ = [
     "balance_for_page",
     "create_checkout",
     "forget_balance",
+    "forget_packages",
     "get_balance",
     "get_packages",
     "record_usage",
@@ -43,6 +44,7 @@ PAGE_WAIT = 2
 PAGE_COOL_DOWN = 15
 PACKAGES_TTL = 300
 _UNAVAILABLE = "unavailable"
+_PACKAGES_KEY = "django_quota.packages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +165,16 @@ def get_packages() -> tuple[Package, ...]:
 
     Raises ProviderUnavailable, ConfigurationError, RequestRefused. quota-protocol section 12.
     """
-    key = "django_quota.packages"
-    kept = cache.get(key)
+    kept = cache.get(_PACKAGES_KEY)
     if kept is None:
         kept = provider.packages()
-        cache.set(key, kept, PACKAGES_TTL)
+        cache.set(_PACKAGES_KEY, kept, PACKAGES_TTL)
     return tuple(kept)
+
+
+def forget_packages() -> None:
+    """Ask Quota at the next look: a package that was on offer is refused."""
+    cache.delete(_PACKAGES_KEY)
 
 
 aget_packages = sync_to_async(get_packages)

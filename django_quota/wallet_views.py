@@ -8,14 +8,13 @@ from functools import wraps
 from typing import Any, Protocol
 
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from . import accounts, money, wallet
+from . import accounts, messages, money, wallet
 from .exceptions import (
     ConfigurationError,
     InsufficientScope,
@@ -24,6 +23,7 @@ from .exceptions import (
     QuotaError,
     RateLimited,
     ReauthenticationRequired,
+    RequestRefused,
 )
 from .models import QuotaToken
 from .web import private, safe_next, single, url_with, wants_page
@@ -55,18 +55,23 @@ def _wallet_view(view: _View) -> _View:
 
 
 def _sign_in_first(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
-    start = reverse("django_quota:start")
+    # A user without any Quota account would leave their own session by signing in with one.
+    stranger = request.user.is_authenticated and accounts.account_of(request.user) is None
+    view = "django_quota:connect" if stranger else "django_quota:start"
     if wants_page(request):
         back = request.get_full_path() if request.method == "GET" else ""
-        return redirect_to_login(back, start)
+        return HttpResponseRedirect(url_with(view, next=back))
     status = 403 if isinstance(error, InsufficientScope) else 401
-    return JsonResponse({"error": {"code": error.code}, "login_url": start}, status=status)
+    return JsonResponse({"error": {"code": error.code}, "login_url": reverse(view)}, status=status)
 
 
 def _failed(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     if wants_page(request):
+        if isinstance(error, RequestRefused):  # a package that is no longer on offer
+            wallet.forget_packages()
+            return HttpResponseRedirect(reverse("django_quota:packages"))
         return HttpResponseRedirect(
-            url_with("django_quota:error", quota_error="provider_unavailable")
+            url_with("django_quota:error", quota_error=messages.code_of(error))
         )
     unavailable = isinstance(error, ProviderUnavailable | ConfigurationError)
     response = JsonResponse({"error": {"code": error.code}}, status=503 if unavailable else 502)

@@ -12,14 +12,14 @@ import pytest
 from django.core.cache import cache
 from pytest_django.fixtures import Settings
 
-from django_quota import provider
+from django_quota import discovery
 from tests.sandbox_client import Person, Sandbox
 
 
 @pytest.fixture(autouse=True)
 def clean_memory() -> Iterator[None]:
     """Each test starts as a new process would: no discovery, no keys, no balance kept."""
-    provider.forget()
+    discovery.forget()
     cache.clear()
     yield
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from django_quota.exceptions import QuotaError
+
 
 def shown(error: BaseException) -> str:
     """All texts and attributes of `error`, and of the errors that are displayed along with it."""
@@ -11,3 +18,12 @@ def shown(error: BaseException) -> str:
         texts.append(f"{seen!s} {seen!r} {seen.args} {vars(seen)}")
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return "\n".join(texts)
+
+
+def refusal(ask: Callable[[], Any], kind: type[QuotaError]) -> Any:
+    """The error that `ask` ends in: of exactly this kind, and without a secret ("hush")."""
+    with pytest.raises(kind) as raised:
+        ask()
+    assert type(raised.value) is kind
+    assert "hush" not in shown(raised.value)
+    return raised.value

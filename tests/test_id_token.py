@@ -474,6 +474,13 @@ class TestIdentity:
     def test_email_is_kept_to_the_letter(self, email: str) -> None:
         assert self.of(email=email).email == email
 
+    def test_email_of_the_greatest_length(self) -> None:
+        """RFC 5321 section 4.5.3.1, and the width of the column."""
+        longest = f"{'a' * 242}@example.com"
+
+        assert (len(longest), self.of(email=longest).email) == (254, longest)
+        assert self.of(email=f"a{longest}").email == ""
+
     @pytest.mark.parametrize(
         "email",
         [

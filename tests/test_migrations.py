@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations import SwappableTuple
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.migration import SwappableTuple
 
 import django_quota
 

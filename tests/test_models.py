@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, connection, transaction
@@ -18,7 +18,8 @@ from django.utils import timezone
 from django_quota.exceptions import TokenUnreadable
 from django_quota.models import SECRETS, PendingRevocation, ProviderAccount, QuotaToken
 
-KEYS = [Fernet.generate_key().decode() for _ in range(2)]
+# Always the same: they are part of test names, which all test processes must agree on.
+KEYS = [base64.urlsafe_b64encode(bytes([n + 65]) * 32).decode() for n in range(2)]
 HUSH = {name: f"hush-{name}" for name in SECRETS}
 
 pytestmark = pytest.mark.django_db

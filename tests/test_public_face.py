@@ -67,7 +67,6 @@ NAMES = {
         "get_access_token",
         "newest_id_token",
         "renew",
-        "revoke_pending",
         "store",
     ],
     "wallet": [
@@ -80,6 +79,7 @@ NAMES = {
         "balance_for_page",
         "create_checkout",
         "forget_balance",
+        "forget_packages",
         "get_balance",
         "get_packages",
         "record_usage",
@@ -116,7 +116,7 @@ ERROR_CODES = {
     "TokenUnreadable": "token_unreadable",
     "RefreshImpossibleHere": "refresh_impossible_here",
 }
-COMMANDS = ["quota_register_app", "quota_sandbox"]
+COMMANDS = ["quota_prune", "quota_register_app", "quota_sandbox"]
 
 
 def test_settings_and_their_defaults() -> None:

@@ -17,7 +17,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from django_quota import accounts, fields, provider, tokens
+from django_quota import accounts, fields, provider, revocation, tokens
 from django_quota.exceptions import (
     ConfigurationError,
     NotConnected,
@@ -500,7 +500,7 @@ class TestRevocation:
         person.sign_in()
         assert [pending.token for pending in PendingRevocation.objects.all()] == [old]
 
-        assert tokens.revoke_pending() == 1
+        assert revocation.revoke_pending() == 1
 
         assert not PendingRevocation.objects.exists()
         with pytest.raises(ReauthenticationRequired):
@@ -510,7 +510,7 @@ class TestRevocation:
         old = row().refresh_token
         accounts.disconnect(user)
 
-        assert tokens.revoke_pending() == 1
+        assert revocation.revoke_pending() == 1
         with pytest.raises(ReauthenticationRequired):
             provider.refresh(old)
 
@@ -523,6 +523,6 @@ class TestRevocation:
         accounts.disconnect(user)
         sandbox.set(fail={"path": "/oauth/revoke", "status": 503, "times": 1})
 
-        assert tokens.revoke_pending() == 0
+        assert revocation.revoke_pending() == 0
         assert PendingRevocation.objects.get().attempts == 1
-        assert tokens.revoke_pending() == 1
+        assert revocation.revoke_pending() == 1

@@ -27,7 +27,7 @@ from django_quota.exceptions import (
     RateLimited,
     RequestRefused,
 )
-from django_quota.transport import MAX_REPLY_BYTES, Reply, call, exchange
+from django_quota.transport import MAX_REPLY_BYTES, Reply, call, exchange, within
 from tests.shown import shown
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
@@ -135,6 +135,7 @@ class TestRequest:
         server.on("/", closing, json_answer({"n": 2}))
 
         first = exchange("GET", f"{server.origin}/")
+        server.wait_until_closed()
         second = exchange("GET", f"{server.origin}/")
 
         assert (first.json, second.json) == ({"n": 1}, {"n": 2})
@@ -184,58 +185,57 @@ class TestRedirect:
 
 @pytest.mark.usefixtures("short")
 class TestDeadline:
-    def slow(self, head: bytes, rest: bytes) -> Answer:
-        # Enough for half a minute; each byte comes well within the read time-out.
-        return Answer(head=head, rest=rest * 300, pause=0.1)
+    """Each reply is sound and complete, and each of its bytes comes well within the read time-out;
+    but the whole takes two seconds."""
 
-    def assert_ended(self, server: TinyServer, **options: Any) -> None:
+    def drip(self, head: bytes, rest: bytes, *, keep: bool = True) -> Answer:
+        return Answer(head=head, rest=rest, pause=2 / len(rest), keep=keep)
+
+    def assert_ended(self, server: TinyServer, planned: Answer, **options: Any) -> None:
+        server.on("/", planned)
         error = failure("POST", f"{server.origin}/", form=FORM, **options)
         assert (error.status, error.request_sent) == (None, True)
         assert len(server.requests) == 1
 
-    def test_ends_dripping_status_line(self, server: TinyServer) -> None:
-        server.on("/", self.slow(b"", b"HTTP/1.1 200 OK"))
-        self.assert_ended(server)
+    def test_ends_a_dripping_status_line(self, server: TinyServer) -> None:
+        self.assert_ended(server, self.drip(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
 
     def test_ends_dripping_headers(self, server: TinyServer) -> None:
-        server.on("/", self.slow(b"HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n"))
-        self.assert_ended(server)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+        self.assert_ended(server, self.drip(head, b"X-Drip: 1\r\n" * 3 + b"\r\n{}"))
 
     def test_ends_dripping_interim_replies(self, server: TinyServer) -> None:
-        server.on("/", self.slow(b"", b"HTTP/1.1 100 Continue\r\n\r\n"))
-        self.assert_ended(server)
+        whole = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        self.assert_ended(server, self.drip(b"", whole))
 
     def test_ends_a_dripping_body(self, server: TinyServer) -> None:
-        server.on("/", self.slow(b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n", b" "))
-        self.assert_ended(server)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"
+        self.assert_ended(server, self.drip(head, b"{}".ljust(40)))
 
     def test_ends_a_dripping_body_of_no_announced_length(self, server: TinyServer) -> None:
-        server.on("/", self.slow(b"HTTP/1.1 200 OK\r\n\r\n", b" "))
-        self.assert_ended(server)
+        head = b"HTTP/1.1 200 OK\r\n\r\n"
+        self.assert_ended(server, self.drip(head, b"{}".ljust(40), keep=False))
 
     def test_ends_a_dripping_chunked_body(self, server: TinyServer) -> None:
-        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        server.on("/", self.slow(head, b"1\r\n \r\n"))
-        self.assert_ended(server)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+        self.assert_ended(server, self.drip(head, b"1\r\n \r\n" * 6 + b"0\r\n\r\n"))
 
     def test_ends_a_dripping_redirect(self, server: TinyServer) -> None:
-        head = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 300\r\n\r\n"
-        server.on("/", self.slow(head, b" "))
-        self.assert_ended(server)
+        head = b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 40\r\n\r\n"
+        self.assert_ended(server, self.drip(head, b"{}".ljust(40)))
 
     def test_ends_a_dripping_compressed_body(self, server: TinyServer) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6000\r\n\r\n"
-        server.on("/", self.slow(head, gzip.compress(b"{}")))
-        self.assert_ended(server)
+        body = gzip.compress(b'{"a": "0123456789abcdef"}')
+        head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n"
+        self.assert_ended(server, self.drip(head.format(len(body)).encode(), body))
 
     def test_ends_a_silence(self, server: TinyServer) -> None:
-        server.on("/", Answer(delay=30))
-        self.assert_ended(server)
+        self.assert_ended(server, json_answer({}, delay=2))
 
-    def test_of_one_call_is_its_own(self, server: TinyServer, settings: ProjectSettings) -> None:
-        settings.QUOTA_DEADLINE = 30
-        server.on("/", self.slow(b"HTTP/1.1 200 OK\r\n\r\n", b" "))
-        self.assert_ended(server, deadline=0.5)
+    def test_ends_a_silence_after_a_long_wait(self, server: TinyServer) -> None:
+        """Each of the two waits is within the read time-out."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{"
+        self.assert_ended(server, Answer(delay=0.35, head=head, pause=0.35, rest=b"}"))
 
     def test_holds_through_a_proxy(
         self, server: TinyServer, monkeypatch: pytest.MonkeyPatch
@@ -244,41 +244,24 @@ class TestDeadline:
         monkeypatch.setenv("HTTP_PROXY", server.origin)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        server.on(
-            "http://quota.example/",
-            Answer(
-                head=b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n", rest=b" " * 30, pause=0.1
-            ),
-        )
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"
+        server.on("http://quota.example/", self.drip(head, b"{}".ljust(40)))
 
-        with pytest.raises(ProviderUnavailable) as raised:
-            exchange("POST", "http://quota.example/", form=FORM)
+        error = failure("POST", "http://quota.example/", form=FORM)
 
-        assert raised.value.status is None
+        assert error.status is None
         assert len(server.requests) == 1
 
-    def test_starts_anew_with_each_exchange(self, server: TinyServer) -> None:
+    def test_starts_anew_with_each_exchange(
+        self, server: TinyServer, settings: ProjectSettings
+    ) -> None:
         """The connection is the same, and its last exchange had a time left of its own."""
+        settings.QUOTA_DEADLINE = 1
         server.on("/", json_answer({}, delay=0.6))
 
         for _ in range(3):
-            assert exchange("GET", f"{server.origin}/", deadline=1).status == 200
+            assert exchange("GET", f"{server.origin}/").status == 200
         assert server.connections == 1
-
-    def test_of_one_thread_is_not_that_of_another(self, server: TinyServer) -> None:
-        server.on("/slow", json_answer({}, delay=0.5))
-        server.on("/quick", json_answer({}))
-        found: list[int] = []
-
-        def ask() -> None:
-            found.append(exchange("GET", f"{server.origin}/slow", deadline=20).status)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        exchange("GET", f"{server.origin}/quick", deadline=0.2)
-        thread.join()
-
-        assert found == [200]
 
     def test_does_not_cut_an_honest_reply_in_many_pieces(self, server: TinyServer) -> None:
         whole = json_answer({"a": 1})
@@ -287,13 +270,78 @@ class TestDeadline:
         assert exchange("GET", f"{server.origin}/").json == {"a": 1}
 
 
+class TestWithin:
+    def test_bounds_an_exchange(self, server: TinyServer) -> None:
+        server.on("/", json_answer({}, delay=2))
+
+        with within(0.2):
+            error = failure("GET", f"{server.origin}/")
+        assert error.request_sent is True
+
+    def test_bounds_all_exchanges_together(self, server: TinyServer) -> None:
+        server.on("/", json_answer({}, delay=0.6))
+
+        with within(1):
+            exchange("GET", f"{server.origin}/")
+            failure("GET", f"{server.origin}/")
+        assert len(server.requests) == 2
+
+    def test_leaves_a_request_unsent_when_nothing_is_left(self, server: TinyServer) -> None:
+        """So that a refresh token is known to be unspent."""
+        with within(0):
+            error = failure("POST", f"{server.origin}/", form=FORM)
+
+        assert error.request_sent is False
+        assert server.requests == []
+
+    @pytest.mark.parametrize(("outer", "inner"), [(0.2, 30), (30, 0.2)])
+    def test_the_nearer_bound_holds(self, outer: float, inner: float, server: TinyServer) -> None:
+        server.on("/", json_answer({}, delay=2))
+
+        with within(outer), within(inner) as left:
+            failure("GET", f"{server.origin}/")
+        assert left <= 0.2
+
+    def test_ends_with_its_block(self, server: TinyServer) -> None:
+        server.on("/", json_answer({}, delay=0.3))
+        with within(0.2):
+            pass
+        with pytest.raises(ZeroDivisionError), within(0.2):
+            raise ZeroDivisionError
+
+        assert exchange("GET", f"{server.origin}/").status == 200
+
+    @pytest.mark.usefixtures("short")
+    def test_does_not_extend_the_deadline(self, server: TinyServer) -> None:
+        server.on("/", json_answer({}, delay=2))
+
+        with within(30):
+            failure("GET", f"{server.origin}/")
+
+    def test_of_one_thread_is_not_that_of_another(self, server: TinyServer) -> None:
+        server.on("/slow", json_answer({}, delay=0.5))
+        server.on("/quick", json_answer({}))
+        found: list[int] = []
+
+        def ask() -> None:
+            found.append(exchange("GET", f"{server.origin}/slow").status)
+
+        thread = threading.Thread(target=ask)
+        with within(0.2):
+            thread.start()
+            exchange("GET", f"{server.origin}/quick")
+            thread.join()
+
+        assert found == [200]
+
+
 class TestReadTimeout:
     def test_ends_a_silence_before_the_deadline_does(
         self, server: TinyServer, settings: ProjectSettings
     ) -> None:
         settings.QUOTA_TIMEOUT = (1, 0.2)
         settings.QUOTA_DEADLINE = 3600
-        server.on("/", Answer(delay=30))
+        server.on("/", json_answer({}, delay=2))
 
         assert failure("GET", f"{server.origin}/").request_sent is True
 

@@ -233,6 +233,26 @@ class TestCheckout:
             )
         answer = person.client.post("/auth/quota/checkout", {"package_id": "no such"})
         assert answer.status_code == 502
+        answer = person.client.post(
+            "/auth/quota/checkout", {"package_id": "no such"}, headers={"accept": "text/html"}
+        )
+        assert answer["Location"] == "/auth/quota/packages"
+
+    def test_quota_down_is_said_in_words(self, person: Person, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail={"path": "/api/payments/checkout", "status": 503, "times": 1})
+        answer = self.buy(person, headers={"accept": "text/html"})
+        assert answer["Location"] == "/auth/quota/error?quota_error=provider_unavailable"
+
+    def test_who_has_no_account_at_quota_connects_one(self, client: Client) -> None:
+        """Signing in with Quota would end the session they have."""
+        client.force_login(get_user_model().objects.create_user("x"))
+        page = client.get("/auth/quota/packages", headers={"accept": "text/html"})
+        assert page.status_code == 200
+        answer = client.post(
+            "/auth/quota/checkout", {"package_id": "x"}, headers={"accept": "text/html"}
+        )
+        assert answer["Location"] == "/auth/quota/connect"
+        assert client.get("/auth/quota/balance").json()["login_url"] == "/auth/quota/connect"
 
     def test_comes_back_to_this_site_only(self, person: Person, user: Any) -> None:
         answer = person.client.get("/auth/quota/checkout?next=//evil.example")

@@ -69,6 +69,7 @@ class TinyServer:
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
+        self._closed = threading.Semaphore(0)
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
@@ -90,6 +91,10 @@ class TinyServer:
 
     def seen(self, path: str) -> list[Seen]:
         return [request for request in self.requests if request.target.partition("?")[0] == path]
+
+    def wait_until_closed(self) -> None:
+        """Until this server has closed one more of its connections."""
+        assert self._closed.acquire(timeout=10)
 
     def _run(self, work: Any, *args: Any) -> None:
         thread = threading.Thread(target=work, args=args)
@@ -119,6 +124,7 @@ class TinyServer:
             pass  # the client went away, as clients do, or does not speak HTTP
         finally:
             _shut(sock)
+            self._closed.release()
 
     def _send(self, sock: socket.socket, reply: Answer) -> bool:
         if self._stopping.wait(reply.delay):

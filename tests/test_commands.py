@@ -1,0 +1,153 @@
+"""The management commands, against the live sandbox."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import CommandError, call_command
+
+from django_quota import accounts
+from django_quota.models import PendingRevocation
+from tests.sandbox_client import SCOPES, Person, Sandbox
+
+URI = "http://localhost:8000/auth/quota/callback"
+
+
+def register(**options: Any) -> str:
+    out = io.StringIO()
+    call_command("quota_register_app", stdout=out, **options)
+    return out.getvalue()
+
+
+def values(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+class TestRegisterApp:
+    @pytest.fixture(autouse=True)
+    def developer(
+        self, sandbox: Sandbox, sandbox_app: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QUOTA_SESSION_TOKEN", sandbox_app["session_token"])
+
+    def app(self, sandbox: Sandbox, client_id: str) -> Any:
+        session = os.environ["QUOTA_SESSION_TOKEN"]
+        return sandbox.call(
+            "GET", f"/developers/apps/{client_id}", headers={"Authorization": f"Bearer {session}"}
+        )
+
+    def test_prints_the_settings_to_use(self, sandbox: Sandbox) -> None:
+        made = values(register(name="My App", redirect_uri=[URI]))
+
+        assert made["QUOTA_CLIENT_ID"].startswith("quota_client_")
+        assert made["QUOTA_CLIENT_SECRET"].startswith("quota_secret_")
+        assert made["QUOTA_BASE_URL"] == sandbox.origin
+        app = self.app(sandbox, made["QUOTA_CLIENT_ID"])
+        assert (app["name"], app["redirect_uris"]) == ("My App", [URI])
+        assert app["allowed_scopes"] == SCOPES
+
+    def test_works_before_there_are_any_settings(self, settings: Any) -> None:
+        del settings.QUOTA_CLIENT_ID, settings.QUOTA_CLIENT_SECRET
+        assert "QUOTA_CLIENT_ID=" in register(name="My App", redirect_uri=[URI])
+
+    def test_writes_an_env_file_that_only_its_owner_can_read(self, tmp_path: Path) -> None:
+        env = tmp_path / ".env"
+        env.write_text(
+            "# mine\nDEBUG=1\nQUOTA_CLIENT_ID=\nSESSION_SECRET=kept\nFIELD_ENCRYPTION_KEY=\n"
+        )
+        env.chmod(0o644)
+
+        out = register(name="My App", redirect_uri=[URI], env_file=env)
+
+        text = env.read_text()
+        assert text.startswith("# mine\nDEBUG=1\n")
+        there = values(text.removeprefix("# mine\n"))
+        assert there["QUOTA_CLIENT_SECRET"].startswith("quota_secret_")
+        assert there["SESSION_SECRET"] == "kept"
+        assert len(there["FIELD_ENCRYPTION_KEY"]) == 44
+        assert text.count("QUOTA_CLIENT_ID=") == 1
+        assert env.stat().st_mode & 0o777 == 0o600
+        assert "quota_secret_" not in out
+
+    def test_changes_an_app_and_keeps_its_secret(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        env = tmp_path / ".env"
+        register(name="My App", redirect_uri=[URI], env_file=env)
+        before = values(env.read_text())
+
+        register(
+            client_id=before["QUOTA_CLIENT_ID"],
+            scope=["openid", "credits.read"],
+            post_logout_uri=["http://localhost:8000/"],
+            env_file=env,
+        )
+
+        assert values(env.read_text()) == before
+        app = self.app(sandbox, before["QUOTA_CLIENT_ID"])
+        assert app["allowed_scopes"] == ["openid", "credits.read"]
+        assert app["post_logout_redirect_uris"] == ["http://localhost:8000/"]
+        assert (app["name"], app["redirect_uris"]) == ("My App", [URI])
+
+    def test_reads_the_token_from_standard_input(
+        self, monkeypatch: pytest.MonkeyPatch, sandbox_app: dict[str, str]
+    ) -> None:
+        monkeypatch.delenv("QUOTA_SESSION_TOKEN")
+        monkeypatch.setattr("sys.stdin", io.StringIO(sandbox_app["session_token"] + "\n"))
+        assert "QUOTA_CLIENT_ID=" in register(name="My App", redirect_uri=[URI])
+
+    @pytest.mark.parametrize("token", ["", "sk-quota-x", "nonsense"])
+    def test_without_a_session_token(self, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+        monkeypatch.setenv("QUOTA_SESSION_TOKEN", token)
+        monkeypatch.setattr("sys.stdin", io.StringIO(""))
+        with pytest.raises(CommandError, match="No session token") as caught:
+            register(name="My App", redirect_uri=[URI])
+        assert "nonsense" not in str(caught.value)
+
+    def test_refused_by_quota(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QUOTA_SESSION_TOKEN", "sess_wrong")
+        with pytest.raises(CommandError, match="Is the session token right") as caught:
+            register(name="My App", redirect_uri=[URI])
+        assert "sess_wrong" not in str(caught.value)
+
+    def test_quota_down(self, settings: Any) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        with pytest.raises(CommandError, match="Quota cannot be reached"):
+            register(name="My App", redirect_uri=[URI])
+
+    def test_a_file_that_cannot_be_written_is_said_before_quota_is_asked(
+        self, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        sandbox.forget_requests()
+        with pytest.raises(CommandError, match="Cannot write"):
+            register(name="My App", redirect_uri=[URI], env_file=tmp_path / "no" / ".env")
+        assert sandbox.requests() == []
+
+    def test_a_new_app_needs_a_name_and_a_callback(self) -> None:
+        with pytest.raises(CommandError, match="--redirect-uri"):
+            register(name="My App")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> None:
+    person.sign_in()
+    accounts.disconnect(get_user_model().objects.get())
+    out = io.StringIO()
+    call_command("quota_prune", stdout=out)
+    assert out.getvalue() == "1 tokens revoked\n"
+    assert not PendingRevocation.objects.exists()
+
+
+def test_no_command_takes_a_token_as_an_argument() -> None:
+    """Other users of the machine could read it in the list of processes."""
+    for command in ("quota_register_app", "quota_sandbox", "quota_prune"):
+        done = subprocess.run(
+            [sys.executable, "-m", "django", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "--token" not in done.stdout and "--session" not in done.stdout
