@@ -40,6 +40,9 @@ __all__ = [
 DEFAULT_TOKEN_LIFETIME = 3600
 MAX_TOKEN_LIFETIME = 30 * 86_400
 
+#: RFC 6749 section 5.2: not about the grant, so no token is lost by it.
+_CLIENT_REFUSED = ("invalid_client", "unauthorized_client")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReply:
@@ -152,7 +155,7 @@ def refresh(refresh_token: str) -> TokenReply:
             "in again.",
             provider_code=reply.error_code,
         )
-    if reply.error_code in ("invalid_client", "unauthorized_client"):
+    if reply.error_code in _CLIENT_REFUSED:
         raise ConfigurationError(_token_failure(reply))
     raise ProviderUnavailable(_token_failure(reply), status=reply.status)
 
@@ -162,6 +165,8 @@ def revoke(token: str, token_type_hint: str) -> None:
     """Revoke a token (RFC 7009). Raises what `call` raises, ConfigurationError, IssuerMismatch."""
     endpoint = metadata().revocation_endpoint
     reply = _client_request(endpoint, {"token": token, "token_type_hint": token_type_hint})
+    if reply.error_code in _CLIENT_REFUSED:
+        raise ConfigurationError(_token_failure(reply))
     # RFC 7009 section 2.2: 200 whatever the token was; the body is of no interest.
     if reply.status != 200:
         raise ProviderUnavailable(
@@ -231,7 +236,7 @@ def _lifetime(value: object) -> int:
 
 
 def _token_failure(reply: Reply) -> str:
-    if reply.error_code in ("invalid_client", "unauthorized_client"):
+    if reply.error_code in _CLIENT_REFUSED:
         return (
             f"Quota refused the client ({reply.error_code}): check QUOTA_CLIENT_ID and "
             "QUOTA_CLIENT_SECRET."

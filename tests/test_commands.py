@@ -131,6 +131,46 @@ class TestRegisterApp:
             register(name="My App")
 
 
+class TestCheck:
+    def check(self) -> list[str]:
+        out = io.StringIO()
+        try:
+            call_command("quota_check", stdout=out)
+        except CommandError:
+            out.write("failed")
+        return out.getvalue().splitlines()
+
+    def test_all_well(self, sandbox: Sandbox) -> None:
+        lines = self.check()
+        assert [line[:4] for line in lines] == ["ok  "] * 5
+        assert sandbox.origin in lines[2]
+
+    def test_settings(self, settings: Any) -> None:
+        del settings.QUOTA_CLIENT_ID
+        lines = self.check()
+        assert lines[0].startswith("FAIL  settings: QUOTA_CLIENT_ID is missing. Register an OAuth")
+        assert lines[1:] == ["failed"]
+
+    def test_quota_down(self, settings: Any) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        assert self.check()[2].startswith("FAIL  discovery: Quota cannot be reached")
+
+    def test_an_issuer_prints_the_line_to_paste(self, sandbox: Sandbox) -> None:
+        sandbox.set(issuer="https://www.usequota.ai")
+        assert 'QUOTA_ISSUER = "https://www.usequota.ai"' in self.check()[2]
+
+    def test_a_wrong_secret(self, sandbox: Sandbox, settings: Any) -> None:
+        settings.QUOTA_CLIENT_SECRET = "quota_secret_wrong"
+        lines = self.check()
+        assert lines[-2].startswith("FAIL  client: Quota refused the client (invalid_client)")
+        assert "quota_secret_wrong" not in str(lines)
+
+    def test_a_wrong_key_does_not_hide_the_rest(self, sandbox: Sandbox, settings: Any) -> None:
+        settings.FIELD_ENCRYPTION_KEY = "x"
+        marks = [line[:4] for line in self.check()]
+        assert marks == ["ok  ", "FAIL", "ok  ", "ok  ", "ok  ", "fail"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> None:
     person.sign_in()

@@ -116,7 +116,7 @@ ERROR_CODES = {
     "TokenUnreadable": "token_unreadable",
     "RefreshImpossibleHere": "refresh_impossible_here",
 }
-COMMANDS = ["quota_prune", "quota_register_app", "quota_sandbox"]
+COMMANDS = ["quota_check", "quota_prune", "quota_register_app", "quota_sandbox"]
 
 
 def test_settings_and_their_defaults() -> None:
