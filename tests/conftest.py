@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.cache import cache
 from pytest_django.fixtures import Settings
 
 from django_quota import discovery
+from django_quota.models import ProviderAccount
 from tests.sandbox_client import Person, Sandbox
 
 
@@ -70,3 +72,11 @@ def sandbox(
 def person(sandbox: Sandbox) -> Person:
     """Ada, with one dollar in her wallet, at a browser that knows the site and Quota."""
     return sandbox.person()
+
+
+@pytest.fixture
+def user(person: Person, sandbox: Sandbox) -> Any:
+    """Ada's user, signed in a moment ago; what Quota was asked for that is forgotten."""
+    person.sign_in()
+    sandbox.forget_requests()
+    return ProviderAccount.objects.get().user

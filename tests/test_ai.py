@@ -33,13 +33,6 @@ HELLO: Any = {
 }
 
 
-@pytest.fixture
-def user(person: Person, sandbox: Sandbox) -> Any:
-    person.sign_in()
-    sandbox.forget_requests()
-    return get_user_model().objects.get()
-
-
 def cost_of(completion: Any) -> int:
     return int(completion.model_extra["quota"]["credits_used"])
 

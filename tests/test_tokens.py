@@ -34,14 +34,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 RENEWAL = ["POST /oauth/token"]
 
 
-@pytest.fixture
-def user(person: Person, sandbox: Sandbox) -> Any:
-    """Ada, signed in a moment ago."""
-    person.sign_in()
-    sandbox.forget_requests()
-    return get_user_model().objects.get()
-
-
 def row() -> QuotaToken:
     return QuotaToken.objects.with_secrets("access_token", "refresh_token", "id_token").get()
 

@@ -26,13 +26,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 BALANCE = ["GET /v1/balance"]
 
 
-@pytest.fixture
-def user(person: Person, sandbox: Sandbox) -> Any:
-    person.sign_in()
-    sandbox.forget_requests()
-    return get_user_model().objects.get()
-
-
 def reply(**quota: Any) -> Any:
     """What the OpenAI SDK makes of a reply with Quota's block in it."""
     return SimpleNamespace(model_extra={"quota": quota})
