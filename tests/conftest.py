@@ -30,7 +30,8 @@ def clean_memory() -> Iterator[None]:
 def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A local Quota in a process of its own; its origin."""
     data = tmp_path_factory.mktemp("quota") / "quota.sqlite3"
-    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    ours = ("DJANGO_SETTINGS_MODULE", "PYTHONDEVMODE")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     process = subprocess.Popen(
         [sys.executable, "-m", "django_quota.sandbox", "--port", "0", "--data", str(data)],
         stdout=subprocess.PIPE,

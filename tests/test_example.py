@@ -116,6 +116,7 @@ def shot(page: Any, name: str) -> None:
 def sign_in(page: Any, demo: Demo, email: str) -> None:
     page.goto(demo.url)
     page.get_by_role("main").get_by_role("link", name="Sign in with Quota").click()
+    page.wait_for_url(re.compile(re.escape(demo.quota_url)))
     if page.get_by_label("Password").count():
         page.get_by_label("E-mail").fill(email)
         page.get_by_label("Password").fill(PASSWORD)
@@ -138,6 +139,7 @@ def test_the_journey_in_a_browser(page: Any, demo: Demo) -> None:
     shot(page, "1-signed-out")
 
     sign_in(page, demo, "ada@example.com")
+    page.get_by_role("button", name="Allow").wait_for()
     consent = page.get_by_role("main").inner_text()
     assert "Inkwell" in consent
     assert "balance" in consent and "Spend" in consent
@@ -165,18 +167,20 @@ def test_the_journey_in_a_browser(page: Any, demo: Demo) -> None:
 
     before = credits_shown(page)
     page.get_by_role("banner").get_by_role("link", name="Buy credits").click()
+    page.get_by_role("button", name="$5.00").wait_for()
     shot(page, "5-buy-credits")
     page.get_by_role("button", name="$5.00").click()
+    page.get_by_role("button", name="Pay").wait_for()
     shot(page, "6-payment")
     page.get_by_role("button", name="Pay").click()
     page.wait_for_url(re.compile(re.escape(demo.url)))
     assert credits_shown(page) == before + 5_000_000
 
     page.get_by_role("button", name="Sign out").click()
-    page.wait_for_url(f"{demo.url}/")
+    page.get_by_role("main").get_by_role("link", name="Sign in with Quota").wait_for()
     assert page.locator("[data-quota-balance]").count() == 0
     page.get_by_role("main").get_by_role("link", name="Sign in with Quota").click()
-    assert page.get_by_label("Password").is_visible()  # Quota asks again
+    page.get_by_label("Password").wait_for()  # Quota asks again
 
 
 def test_cancelling_at_consent_comes_back_with_a_sentence(page: Any, demo: Demo) -> None:
@@ -208,6 +212,7 @@ def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:
     page.goto(demo.url)
     assert not page.evaluate(wider)
     sign_in(page, demo, "grace@example.com")
+    page.get_by_role("button", name="Allow").wait_for()
     assert not page.evaluate(wider)
     page.get_by_role("button", name="Allow").click()
     page.wait_for_url(f"{demo.url}/")

@@ -198,19 +198,28 @@ class TestTokenRequest:
         refusal(refresh, ConfigurationError)
         assert server.seen("/oauth/token") == []
 
+    @pytest.mark.parametrize("ask", [exchange_code, refresh])
     def test_as_a_whole_ends_within_the_deadline(
-        self, server: TinyServer, settings: ProjectSettings
+        self, ask: Callable[[], Any], server: TinyServer, settings: ProjectSettings
     ) -> None:
         """The lease on a token row ends shortly after QUOTA_DEADLINE: a renewal that takes longer
         would be repeated by somebody else, and the refresh token spent twice."""
-        settings.QUOTA_DEADLINE = 1
+        settings.QUOTA_DEADLINE = 0.5
         settings.QUOTA_CLIENT_SECRET = ["new", "old"]
         server.on(
             "/oauth/token",
-            json_answer({"error": "invalid_client"}, status=401, delay=0.7),
-            json_answer(TOKENS, delay=0.7),
+            json_answer({"error": "invalid_client"}, status=401, delay=0.35),
+            json_answer(TOKENS, delay=0.35),
         )
-        discovery.metadata()
+
+        refusal(ask, ProviderUnavailable)
+
+    def test_with_discovery_before_it_ends_within_the_deadline(
+        self, server: TinyServer, settings: ProjectSettings
+    ) -> None:
+        settings.QUOTA_DEADLINE = 0.5
+        server.on(DISCOVERY, json_answer({"issuer": server.origin}, delay=0.35))
+        server.on("/oauth/token", json_answer(TOKENS, delay=0.35))
 
         refusal(refresh, ProviderUnavailable)
 

@@ -123,6 +123,7 @@ def _serve(host: str, port: int) -> int:
     # These import models, which Django allows only once it is set up.
     from django.core.management import call_command
     from django.core.wsgi import get_wsgi_application
+    from django.db import connections
 
     from .seed import seed
     from .server import bind
@@ -138,6 +139,7 @@ def _serve(host: str, port: int) -> int:
         state.origin = _origin(host, server.server_port)
         call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
         seed()
+        connections.close_all()  # this thread only accepts connections from here on
         server.set_app(get_wsgi_application())
         sys.stdout.write(f"Quota sandbox ready at {state.origin}\n")
         sys.stdout.flush()

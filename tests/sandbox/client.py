@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import secrets
 import select
@@ -53,6 +54,8 @@ def start_sandbox(data: Path, *options: str) -> SandboxProcess:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Its stderr must be empty, but for what Python's own development mode has to say.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"},
     )
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
