@@ -16,7 +16,7 @@ import jwt
 from . import id_token
 from .conf import get_settings, is_acceptable, origin
 from .exceptions import ConfigurationError, IssuerMismatch, ProviderUnavailable
-from .transport import Reply, exchange
+from .transport import Reply, exchange, within
 
 __all__ = ["Metadata", "forget", "is_trusted", "metadata", "origin_of", "public", "signing_keys"]
 
@@ -54,13 +54,23 @@ class Metadata:
     sends_iss: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Document(Generic[T]):
+    key: object
+    value: T
+    fresh_until: float
+
+
 class _Kept(Generic[T]):
     """A document of Quota's in this process's memory, fetched by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: tuple[object, T] | None = None
-        self._fresh_until = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget it, as a new process would start."""
+        self._document: _Document[T] | None = None
         self._next_fetch = 0.0
         self._failed_at = 0.0
 
@@ -78,32 +88,51 @@ class _Kept(Generic[T]):
         who were waiting for that very fetch share it, rather than time out one after the other.
         """
         asked_at = time.monotonic()
-        with self._lock:
-            now = time.monotonic()
-            old = self._kept[1] if self._kept and self._kept[0] == key else None
-            if old is not None:
-                wanted = now >= self._fresh_until or not good_enough(old)
-                if not wanted or now < self._next_fetch:
-                    return old
-                self._next_fetch = now + COOL_DOWN
-            elif self._failed_at > asked_at:
-                raise ProviderUnavailable("Quota cannot be reached; try again later.")
-            try:
-                value, max_age = fetch()
-            except ProviderUnavailable:
-                self._failed_at = time.monotonic()
-                if old is None:
-                    raise
-                return old
-            self._kept = (key, value)
-            age = DEFAULT_AGE if max_age is None else max_age
-            self._fresh_until = now + min(max(age, MIN_AGE), MAX_AGE)
-            return value
+        old = self._of(key)
+        serves = old is not None and good_enough(old.value)
+        if old is not None and serves and asked_at < old.fresh_until:
+            return old.value
+        with within(get_settings().deadline) as seconds:
+            # Who has a value that serves does not wait for the one who looks for a newer one.
+            if self._lock.acquire(timeout=0 if serves else max(seconds, 0)):
+                try:
+                    return self._fetched(key, fetch, good_enough, asked_at)
+                finally:
+                    self._lock.release()
+        if old is not None:
+            return old.value
+        raise ProviderUnavailable("Quota does not answer; try again later.", request_sent=False)
 
-    def clear(self) -> None:
-        with self._lock:
-            self._kept = None
-            self._next_fetch = 0.0
+    def _of(self, key: object) -> _Document[T] | None:
+        document = self._document
+        return document if document is not None and document.key == key else None
+
+    def _fetched(
+        self,
+        key: object,
+        fetch: Callable[[], tuple[T, int | None]],
+        good_enough: Callable[[T], bool],
+        asked_at: float,
+    ) -> T:
+        now = time.monotonic()
+        old = self._of(key)
+        if old is not None:
+            fresh = now < old.fresh_until and good_enough(old.value)
+            if fresh or now < self._next_fetch:
+                return old.value
+            self._next_fetch = now + COOL_DOWN
+        elif self._failed_at > asked_at:
+            raise ProviderUnavailable("Quota cannot be reached; try again later.")
+        try:
+            value, max_age = fetch()
+        except ProviderUnavailable:
+            self._failed_at = time.monotonic()
+            if old is None:
+                raise
+            return old.value
+        age = min(max(DEFAULT_AGE if max_age is None else max_age, MIN_AGE), MAX_AGE)
+        self._document = _Document(key=key, value=value, fresh_until=now + age)
+        return value
 
 
 _metadata: _Kept[Metadata] = _Kept()

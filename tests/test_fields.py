@@ -22,6 +22,7 @@ from django.test import override_settings
 from django_quota.exceptions import ConfigurationError, TokenUnreadable
 from django_quota.fields import EncryptedTokenField, crypter
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from tests.settings import FIELD_ENCRYPTION_KEY
 from tests.shown import shown
 
 # Always the same: they are part of test names, which all test processes must agree on.
@@ -166,6 +167,16 @@ class TestUnreadable:
 
         with pytest.raises(TokenUnreadable):
             read("access_token")
+
+
+def test_what_decrypts_to_no_text_is_unreadable() -> None:
+    PendingRevocation.objects.create(token="hush")
+    with connection.cursor() as cursor:
+        no_text = Fernet(KEYS[0]).encrypt(b"\xff").decode()
+        cursor.execute("UPDATE django_quota_pendingrevocation SET token = %s", [no_text])
+
+    with pytest.raises(TokenUnreadable):
+        PendingRevocation.objects.get()
 
 
 class TestKeys:
@@ -353,14 +364,15 @@ class TestElsewhere:
             modelform_factory(QuotaToken, fields=["access_token"])
 
     def test_makes_no_form_field_that_decrypts(self) -> None:
-        ciphertext = Fernet(KEYS[0]).encrypt(b"hush").decode()
+        # Of the key that django-encrypted-model-fields itself has read, at import.
+        ciphertext = Fernet(FIELD_ENCRYPTION_KEY).encrypt(b"hush").decode()
         field = QuotaToken._meta.get_field("access_token")
 
         assert field.clean(ciphertext, None) == ciphertext
         assert field.to_python(ciphertext) == ciphertext
 
     def test_full_clean_leaves_a_secret_as_it_is(self) -> None:
-        make(access_token=Fernet(KEYS[0]).encrypt(b"hush").decode())
+        make(access_token=Fernet(FIELD_ENCRYPTION_KEY).encrypt(b"hush").decode())
         token = read("access_token")
         before = token.access_token
         token.full_clean()

@@ -437,13 +437,18 @@ class TestRevoke:
             answer(status=429),
             answer(status=204),
             answer(status=302, Location="/"),
-            json_answer({"error": "invalid_client"}, status=401),
             HANG_UP,
         ],
     )
     def test_that_did_not_work_is_to_be_repeated(self, planned: Answer, server: TinyServer) -> None:
         server.on("/oauth/revoke", planned)
         refusal(lambda: provider.revoke("hush", "refresh_token"), ProviderUnavailable)
+
+    def test_that_is_the_developers(self, server: TinyServer) -> None:
+        server.on("/oauth/revoke", json_answer({"error": "invalid_client"}, status=401))
+
+        error = refusal(lambda: provider.revoke("hush", "refresh_token"), ConfigurationError)
+        assert "check QUOTA_CLIENT_ID" in str(error)
 
 
 class TestUserinfo:
