@@ -44,7 +44,8 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_filter = ["token__status", "provider", "created_at", "last_sign_in_at"]
     search_fields = ["external_id", "email", "name"]
     raw_id_fields = ["user"]
-    readonly_fields = ["issuer", "created_at", "last_sign_in_at"]
+    # What Quota says is written by a sign-in.
+    readonly_fields = ["issuer", "email", "name", "picture", "created_at", "last_sign_in_at"]
     inlines = [QuotaTokenInline]
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[ProviderAccount]":

@@ -5,7 +5,6 @@ from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import resolve_url
-from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
 R = TypeVar("R", bound=HttpResponseBase)
@@ -29,7 +28,7 @@ def safe_next(request: HttpRequest, url: str | None) -> str:
 
 def url_with(to: str, **query: str) -> str:
     """The URL of a view name or path, with those query parameters that are not empty."""
-    url = reverse(to) if to.startswith("django_quota:") else resolve_url(to)
+    url = resolve_url(to)
     given = {name: value for name, value in query.items() if value}
     if not given:
         return url

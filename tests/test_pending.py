@@ -161,6 +161,17 @@ class TestTake:
 
         assert take(session, pending.state) is None
 
+    @pytest.mark.parametrize("state", [None, "", "None"])
+    def test_of_no_state_does_not_find_what_was_kept_without_one(
+        self, state: str | None, session: SessionBase
+    ) -> None:
+        keep(session, started())
+        ((key, items),) = session.items()
+        del items[0]["state"]
+        session[key] = items
+
+        assert take(session, state) is None
+
 
 class TestKeep:
     def test_marks_the_session_to_be_saved(self, session: SessionBase) -> None:
