@@ -68,8 +68,9 @@ def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
     get an address verified at Quota would get those too.
     """
     users = get_user_model()._default_manager.none()
-    if get_settings().link_by_email and identity.email and identity.email_verified:
-        field = get_user_model().get_email_field_name()
+    field = get_user_model().get_email_field_name()
+    there = any(known.name == field for known in get_user_model()._meta.get_fields())
+    if there and get_settings().link_by_email and identity.email and identity.email_verified:
         users = get_user_model()._default_manager.filter(
             **{f"{field}__iexact": identity.email}, quota_accounts__isnull=True
         )
@@ -82,11 +83,15 @@ def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
 def link(user: Any, identity: Identity) -> ProviderAccount:
     """Make `identity` the Quota account of an existing user.
 
-    Raises SignInFailed `account_conflict` if either is taken meanwhile.
+    Their password ends, and with it their other sessions: nobody has shown that whoever chose it
+    owns the address, and it would open this person's wallet. Raises SignInFailed
+    `account_conflict` if either is taken meanwhile.
     """
     account = ProviderAccount(user=user, external_id=identity.subject)
     try:
         with transaction.atomic(using=router.db_for_write(ProviderAccount)):
+            user.set_unusable_password()
+            user.save(update_fields=["password"])
             record_sign_in(account, identity)
     except IntegrityError:
         raise SignInFailed(
@@ -113,35 +118,42 @@ def create(identity: Identity, create_user: Any) -> ProviderAccount:
         if winner is None:
             raise SignInFailed(
                 "account_conflict",
-                "a new user would clash with an existing one; let that user sign in as before "
-                "and connect the wallet (django_quota:connect), or see QUOTA_LINK_BY_EMAIL",
+                "the database refused a new user: an e-mail that must be unique is taken (let "
+                "that user connect the wallet, or see QUOTA_LINK_BY_EMAIL), or the user model "
+                "needs more fields (override QuotaBackend.create_user)",
             ) from None
         return winner
     return account
 
 
-def username_for(subject: str) -> str:
+def username_for(subject: str, suffix: str = "") -> str:
     """A stable username that says nothing about the person: usernames are often public."""
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", subject):
-        return f"quota-{subject}"
-    return f"quota-{hashlib.sha256(subject.encode()).hexdigest()[:40]}"
+    model = get_user_model()
+    longest = getattr(model._meta.get_field(model.USERNAME_FIELD), "max_length", None) or 150
+    name = f"quota-{subject}"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or len(name) > longest - len(suffix):
+        name = f"quota-{hashlib.sha256(subject.encode()).hexdigest()}"
+    return name[: longest - len(suffix)] + suffix
 
 
 def new_user(identity: Identity, username: str) -> AbstractBaseUser:
     """A saved user without a password, for any user model.
 
-    Raises SignInFailed `email_required` where the model signs in by e-mail and Quota gave none.
+    Only a verified address becomes the user's: with any other, a stranger could take that of
+    somebody else. Raises SignInFailed `email_required` where the model signs in by e-mail and
+    Quota gave no verified one.
     """
+    email = identity.email if identity.email_verified else ""
     model = get_user_model()
     email_field = model.get_email_field_name()
     fields: dict[str, Any] = {}
     if any(field.name == email_field for field in model._meta.get_fields()):
-        fields[email_field] = identity.email
+        fields[email_field] = email
     if email_field != model.USERNAME_FIELD:
         fields[model.USERNAME_FIELD] = username
-    elif not identity.email:
+    elif not email:
         raise SignInFailed(
-            "email_required", "users sign in by e-mail here, and Quota gave no e-mail address"
+            "email_required", "users sign in by e-mail here, and Quota gave no verified address"
         )
     user = model(**fields)
     user.set_unusable_password()
@@ -149,18 +161,18 @@ def new_user(identity: Identity, username: str) -> AbstractBaseUser:
     return user
 
 
-def connect(user: Any, *, external_id: str, issuer: str, replace: bool) -> ProviderAccount:
+def connect(user: Any, *, external_id: str, issuer: str, replaces: str = "") -> ProviderAccount:
     """Make the wallet `external_id` the one of `user`, who is signed in already.
 
     Raises SignInFailed `account_in_use` if it is somebody else's, `wallet_already_connected` if
-    the user has another one and `replace` is False.
+    the user has another one than the one that they have agreed to replace.
     """
     account = find(external_id)
     if account is not None and account.user_id != user.pk:
         raise SignInFailed("account_in_use", "this Quota account belongs to another user here")
     if account is None:
         other = account_of(user)
-        if other is not None and not replace:
+        if other is not None and other.external_id != replaces:
             raise SignInFailed("wallet_already_connected", "the user has another wallet connected")
         try:
             with transaction.atomic(using=router.db_for_write(ProviderAccount)):

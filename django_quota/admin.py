@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -46,7 +46,15 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     raw_id_fields = ["user"]
     # What Quota says is written by a sign-in.
     readonly_fields = ["issuer", "email", "name", "picture", "created_at", "last_sign_in_at"]
+    #: Whoever may write these decides who signs in as whom, superusers included.
+    identity_fields = ["user", "provider", "external_id"]
     inlines = [QuotaTokenInline]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return _is_superuser(request) and super().has_add_permission(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [*self.readonly_fields, *([] if _is_superuser(request) else self.identity_fields)]
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[ProviderAccount]":
         # A joined table ignores its manager: without this, every secret would be decrypted.
@@ -106,7 +114,9 @@ class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Require a new sign-in"), permissions=["change"])
     def require_sign_in(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
         done = rows.update(
-            status=QuotaToken.Status.REAUTHENTICATION_REQUIRED, last_failure="required_by_admin"
+            status=QuotaToken.Status.REAUTHENTICATION_REQUIRED,
+            last_failure="required_by_admin",
+            version=F("version") + 1,  # a renewal that is under way must not undo it
         )
         self.say(request, done, ngettext("%d user must sign in again.", "%d users must.", done))
 
@@ -119,4 +129,9 @@ def _user_search_fields(path: str) -> list[str]:
     """The user's name and e-mail, whatever the project's user model calls them."""
     model = get_user_model()
     names = {model.USERNAME_FIELD, model.get_email_field_name()}
-    return [f"{path}__{name}" for name in sorted(names)]
+    there = {field.name for field in model._meta.get_fields()}
+    return [f"{path}__{name}" for name in sorted(names & there)]
+
+
+def _is_superuser(request: HttpRequest) -> bool:
+    return bool(getattr(request.user, "is_superuser", False))

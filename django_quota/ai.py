@@ -34,7 +34,7 @@ def openai_client(user: Any) -> "OpenAI":
 
     All users share one connection pool; making a client costs microseconds, so make one for each
     request. `max_retries` is 0, because a chat call that is sent twice may be billed twice; set
-    it by `with_options(max_retries=...)` knowingly. Do not `close()` it: the pool is everybody's.
+    it by `with_options(max_retries=...)` knowingly.
 
     A call raises what `get_access_token` raises, and openai.APIError; `translate_error` turns the
     latter into an error of this package. The recipe, step 06.

@@ -5,6 +5,7 @@ own names: `verify_claims`, `filter_users_by_claims`, `create_user`, `get_userna
 `update_user`. Its flow is not used: that accepts foreign tokens and matches people by e-mail.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ __all__ = ["QuotaBackend"]
 
 class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
     """Signs in the user that a Quota identity belongs to; the first time, makes or links one."""
+
+    _suffix = ""
 
     def __init__(self) -> None:
         """Nothing: Django builds every backend on each request that touches `request.user`, and
@@ -59,7 +62,13 @@ class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
             return accounts.link(users[0], identity)
         if not get_settings().create_user:
             raise SignInFailed("sign_up_closed", "QUOTA_CREATE_USER is False, and they are unknown")
-        return accounts.create(identity, self.create_user)
+        try:
+            return accounts.create(identity, self.create_user)
+        except SignInFailed:
+            # Anybody may have chosen that username for themselves. If it was not that, then the
+            # same happens again.
+            self._suffix = f"-{secrets.token_hex(4)}"
+            return accounts.create(identity, self.create_user)
 
     # --- mozilla-django-oidc's extension points; `claims` are those of the validated id_token ---
 
@@ -81,7 +90,7 @@ class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
 
     def get_username(self, claims: Mapping[str, Any]) -> str:
         """The username of a new user: from the `sub`, never from the e-mail address."""
-        return accounts.username_for(claims["sub"])
+        return accounts.username_for(claims["sub"], self._suffix)
 
     def update_user(self, user: Any, claims: Mapping[str, Any]) -> Any:
         """Called at every sign-in. Override to copy claims into your own user model."""

@@ -1,19 +1,22 @@
 """`manage.py check`: one message for each thing that is missing or wrong, and how to mend it.
 
 Ids: E001 a required setting is missing, E002 a setting is malformed, E003 FIELD_ENCRYPTION_KEY,
-E004 the backend is not installed, W001 an unknown QUOTA_ name, W002 SameSite=Strict.
+E004 the backend is not installed, E005 QUOTA_ERROR_URL leads nowhere, W001 an unknown QUOTA_
+name, W002 SameSite=Strict.
 """
 
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django.urls import NoReverseMatch
 from django.utils.module_loading import import_string
 
 from . import conf
 from .backends import QuotaBackend
 from .exceptions import ConfigurationError
 from .fields import crypter
+from .web import url_with
 
 __all__ = ["check_encryption_key", "check_installation", "check_settings"]
 
@@ -61,6 +64,18 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="django_quota.E004",
             )
         )
+    try:
+        url_with(conf.get_settings().error_url)
+    except NoReverseMatch:
+        messages.append(
+            Error(
+                "QUOTA_ERROR_URL is neither a path nor the name of a URL of this project.",
+                hint='Set it to a path such as "/", or to a name such as "django_quota:error".',
+                id="django_quota.E005",
+            )
+        )
+    except ConfigurationError:
+        pass  # check_settings has said so
     if str(settings.SESSION_COOKIE_SAMESITE).lower() == "strict":
         messages.append(
             Warning(

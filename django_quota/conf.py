@@ -4,6 +4,7 @@ Nobody else in the package asks `django.conf.settings` for a `QUOTA_*` name, and
 read from the environment: that is the project's own business.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -159,11 +160,22 @@ def _optional_secrets(name: str, value: Any) -> tuple[str, ...]:
 
 def _scopes(name: str, value: Any) -> tuple[str, ...]:
     scopes = value.split() if isinstance(value, str) else value
-    if not isinstance(scopes, Sequence) or not scopes:
+    # RFC 6749 section 3.3: visible ASCII without quotes; commas are a usual mistake.
+    well_formed = isinstance(scopes, Sequence) and all(
+        isinstance(scope, str) and re.fullmatch(r"[A-Za-z0-9._:/-]+", scope) for scope in scopes
+    )
+    if not well_formed or not scopes:
         raise ConfigurationError(
             f"{name} must be scope names, such as 'openid profile email credits.read'."
         )
-    return tuple(_text(name, scope) for scope in scopes)
+    return tuple(scopes)
+
+
+def _sign_in_scopes(name: str, value: Any) -> tuple[str, ...]:
+    scopes = _scopes(name, value)
+    if "openid" not in scopes:
+        raise ConfigurationError(f"{name} must have openid in it: it is what says who signs in.")
+    return scopes
 
 
 def _number(name: str, value: Any) -> float:
@@ -196,7 +208,7 @@ _READERS = {
     "client_secret": _secrets,
     "base_url": _base_url,
     "issuer": _optional_url,
-    "scopes": _scopes,
+    "scopes": _sign_in_scopes,
     "connect_scopes": _scopes,
     "redirect_uri": _optional_url,
     "post_logout_redirect_uri": _optional_url,

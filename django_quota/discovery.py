@@ -4,6 +4,7 @@ Both documents are kept in this process's memory, never in a shared cache: other
 that, and these two decide who signs in and where the client secret is sent.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -137,6 +138,15 @@ class _Kept(Generic[T]):
 
 _metadata: _Kept[Metadata] = _Kept()
 _keys: _Kept[list[jwt.PyJWK]] = _Kept()
+
+
+def _after_fork() -> None:
+    """A lock that another thread held at the fork would be held for ever in the child."""
+    _metadata.__init__()  # type: ignore[misc]
+    _keys.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def forget() -> None:

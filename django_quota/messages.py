@@ -76,6 +76,12 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
                 _("Quota could not carry out this request."),
                 _START_OVER,
             ),
+            _error(
+                "insufficient_scope",
+                _("A permission is missing"),
+                _("Quota was not allowed to give this site what it needs."),
+                _("Sign in again and allow it."),
+            ),
             # Before and around it.
             _error(
                 "provider_unavailable",
@@ -111,8 +117,8 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
             _error(
                 "email_required",
                 _("Your e-mail address is missing"),
-                _("This site needs your e-mail address, and Quota did not share one."),
-                _("Sign in again and allow it."),
+                _("This site needs an e-mail address that Quota has verified."),
+                _("Verify yours at Quota, then sign in again and allow this site to see it."),
             ),
             _error(
                 "sign_up_closed",

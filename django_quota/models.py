@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import models, router
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -69,7 +70,12 @@ class QuotaTokenQuerySet(models.QuerySet["QuotaToken"]):
     """Reads and writes go to the write database: a lagging replica would serve spent tokens."""
 
     def for_user(self, user: Any) -> "QuotaTokenQuerySet":
-        """The token row of `user`, with the access token and no other secret."""
+        """The token row of `user`, with the access token and no other secret.
+
+        Raises TypeError for anything but a user: another row with the same key would pay.
+        """
+        if not isinstance(user, get_user_model()) and not getattr(user, "is_anonymous", False):
+            raise TypeError(f"{type(user).__name__} is not a user; pass request.user or the like.")
         return self.filter(account__user_id=user.pk, account__provider=PROVIDER).with_secrets(
             "access_token"
         )

@@ -36,6 +36,12 @@ class _WithoutEnvironment:
 class WalletClient(_WithoutEnvironment, OpenAI):
     """An `openai.OpenAI` that knows nothing but its arguments."""
 
+    def close(self) -> None:
+        """Nothing, also at the end of a `with`: the connection pool is everybody's."""
+
 
 class AsyncWalletClient(_WithoutEnvironment, AsyncOpenAI):
     """An `openai.AsyncOpenAI` that knows nothing but its arguments."""
+
+    async def close(self) -> None:
+        """Nothing, also at the end of a `with`: the connection pool is everybody's."""

@@ -15,6 +15,8 @@ from typing import Any
 from django.contrib.sessions.backends.base import SessionBase
 from django.utils.crypto import constant_time_compare
 
+from .conf import get_settings
+
 __all__ = ["LIFETIME", "MAX_PENDING", "PendingSignIn", "keep", "take"]
 
 SESSION_KEY = "django_quota_pending"
@@ -29,14 +31,14 @@ class PendingSignIn:
     """What the callback needs to know of the start, and nobody else may.
 
     `redirect_uri` is kept because the exchange must repeat it byte for byte (RFC 6749 section
-    4.1.3). `user_pk` is set for Connect Wallet: who is to be connected; `replace` says that they
-    have agreed to give up the wallet they have.
+    4.1.3). `user_pk` is set for Connect Wallet: who is to be connected; `replaces` is the external
+    id of the wallet that they have agreed to give up for it.
     """
 
     redirect_uri: str
     next: str = ""
     user_pk: str | None = None
-    replace: bool = False
+    replaces: str = ""
     state: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
@@ -72,4 +74,6 @@ def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
         started = PendingSignIn(**found)
     except TypeError:  # kept by another version of this package, during a deployment
         return None
-    return started if 0 <= time.time() - started.started_at <= LIFETIME else None
+    age = time.time() - started.started_at
+    # The start may have been stamped by another server, whose clock is a little ahead.
+    return started if -get_settings().clock_skew <= age <= LIFETIME else None

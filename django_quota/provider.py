@@ -144,7 +144,8 @@ def refresh(refresh_token: str) -> TokenReply:
     the token is to be kept.
     """
     # One bound for all of it, discovery and each client secret: the lease on the row is as long.
-    with within(get_settings().deadline):
+    # Not the caller's, who may have little time left: an answer that is not read is a token lost.
+    with within(get_settings().deadline, nested=False):
         reply = _token_request(grant_type="refresh_token", refresh_token=refresh_token)
     tokens = _token_reply(reply)
     if tokens is not None:
@@ -284,13 +285,13 @@ def packages() -> tuple[Package, ...]:
         )
         for offer in (offers if isinstance(offers, list) else [])
         if isinstance(offer, dict)
-        and isinstance(offer.get("id"), str)
+        and _words(offer.get("id"))
         and type(offer.get("price_cents")) is int
     )
 
 
 def _words(value: object) -> str:
-    return value[:100] if isinstance(value, str) else ""
+    return value[:100] if isinstance(value, str) and value.isprintable() else ""
 
 
 @sensitive_variables()

@@ -7,13 +7,14 @@ user and an outage of Quota's.
 import logging
 from typing import Any
 
+from django.db.models import F
 from django.views.decorators.debug import sensitive_variables
 
 from . import provider
 from .exceptions import QuotaError, TokenUnreadable
 from .models import PendingRevocation, QuotaToken
 
-__all__ = ["queue", "queue_deleted", "readable", "revoke_pending"]
+__all__ = ["queue", "queue_deleted", "queue_unless_kept", "readable", "revoke_pending"]
 
 logger = logging.getLogger("django_quota.revocation")
 
@@ -35,6 +36,13 @@ def queue(refresh_token: str) -> None:
         PendingRevocation.objects.create(token=refresh_token)
 
 
+@sensitive_variables()
+def queue_unless_kept(refresh_token: str | None, row: QuotaToken | None) -> None:
+    """`queue`, unless `row` goes on using that very token: a provider need not rotate it."""
+    if refresh_token and (row is None or readable(row, "refresh_token") != refresh_token):
+        queue(refresh_token)
+
+
 def queue_deleted(*, instance: QuotaToken, **kwargs: Any) -> None:
     """Receiver of `pre_delete`: disconnecting, and deleting a user, revoke at Quota too."""
     queue(readable(instance, "refresh_token"))
@@ -52,8 +60,8 @@ def revoke_pending(limit: int = 1000) -> int:
             provider.revoke(pending.token, pending.token_type_hint)
         except QuotaError as error:
             logger.warning("revocation %s put off: %s", pending.pk, error)
-            pending.attempts += 1
-            pending.save(update_fields=["attempts"])
+            # Not save(): another process may have done with it meanwhile.
+            PendingRevocation.objects.filter(pk=pending.pk).update(attempts=F("attempts") + 1)
             if isinstance(error, TokenUnreadable):
                 continue
             break

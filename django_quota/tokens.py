@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -53,8 +53,12 @@ COOL_DOWN = 5
 LEASE_MARGIN = 5
 #: Seconds between two looks of a waiting caller, growing from the first to the second.
 POLL = (0.02, 0.5)
-#: Seconds to wait for a row lock on a connection of our own: the holder may be our very caller.
-LOCK_TIMEOUT = 2
+#: Seconds to wait for the lock of a row. The holder may be our very caller.
+LOCK_PATIENCE = 2
+#: Seconds to go on trying to save: what Quota has answered exists nowhere else.
+SAVE_PATIENCE = 60
+#: At most so many renewals go on behind pages that do not wait for them.
+_background = BoundedSemaphore(8)
 
 
 @sensitive_variables()
@@ -84,8 +88,9 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
-    renew_apart = sync_to_async(_closing_connections, thread_sensitive=False)
-    return await renew_apart(lambda: _renew(row, rejected))
+    in_transaction = await sync_to_async(_in_transaction)()
+    apart = sync_to_async(_closing_connections, thread_sensitive=False)
+    return await apart(lambda: _renew_or_go_on(row, rejected, in_transaction))
 
 
 @sensitive_variables()
@@ -120,31 +125,57 @@ def renew(account: ProviderAccount) -> None:
     _renew_from_here(row, row.access_token, None)
 
 
+def _in_transaction() -> bool:
+    """Is the caller in a transaction, whose rollback would bring a spent token back?"""
+    connection = connections[router.db_for_write(QuotaToken)]
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
 @sensitive_variables()
 def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | None) -> str:
-    """Renew, on the caller's connection if that is in no transaction, else on one of our own.
+    """Renew, on the caller's connection if that is in no transaction, else on one of our own."""
+    in_transaction = _in_transaction()
 
-    A rollback of the caller's must never bring a spent refresh token back.
-    """
-    connection = connections[router.db_for_write(QuotaToken)]
-    in_transaction = connection.in_atomic_block or not connection.get_autocommit()
-    if not in_transaction and timeout is None:
-        return _renew(row, rejected)
-    still_valid = _is_valid(row, rejected)
+    def work() -> str:
+        return _renew_or_go_on(row, rejected, in_transaction)
+
+    if timeout is not None:
+        return _in_background(work, timeout)
+    return _apart(work).result() if in_transaction else work()
+
+
+@sensitive_variables()
+def _renew_or_go_on(row: QuotaToken, rejected: str | None, in_transaction: bool) -> str:
+    """Renew; where that cannot be done now, go on with the old token while it is valid."""
     try:
-        if in_transaction and connection.vendor == "sqlite":
+        if in_transaction and connections[router.db_for_write(QuotaToken)].vendor == "sqlite":
             raise RefreshImpossibleHere(
                 "The access token has expired, and SQLite cannot save a new one while this "
                 "transaction is open. Call get_access_token before the transaction begins."
             )
-        return _apart(lambda: _renew(row, rejected, apart=in_transaction), timeout)
+        return _renew(row, rejected, apart=in_transaction)
     except (RefreshImpossibleHere, ProviderUnavailable):
-        if still_valid:
+        if _is_valid(row, rejected):
             return row.access_token
         raise
 
 
-def _apart(work: Callable[[], T], timeout: float | None) -> T:
+def _in_background(work: Callable[[], T], timeout: float) -> T:
+    """Do `work` apart, and wait for it at most `timeout` seconds; a page must not hang.
+
+    Of such renewals only a few go on at once: while Quota hangs, each holds a connection.
+    """
+    if not _background.acquire(blocking=False):
+        raise ProviderUnavailable("Other tokens are being renewed; try again soon.")
+    future = _apart(work)
+    future.add_done_callback(lambda _: _background.release())
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
+
+
+def _apart(work: Callable[[], T]) -> "Future[T]":
     """Do `work` in a thread of its own, hence on database connections of its own."""
     future: Future[T] = Future()
 
@@ -156,10 +187,7 @@ def _apart(work: Callable[[], T], timeout: float | None) -> T:
 
     # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
     Thread(target=run, name="django_quota-renewal").start()
-    try:
-        return future.result(timeout)
-    except TimeoutError:
-        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
+    return future
 
 
 def _closing_connections(work: Callable[[], T]) -> T:
@@ -178,7 +206,12 @@ def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str
     give_up = time.monotonic() + settings.deadline + LEASE_MARGIN
     pause = POLL[0]
     while True:
-        claimed = _claim(row, rejected, owner, started, apart=apart)
+        try:
+            claimed = _patiently(
+                lambda: _claim(row, rejected, owner, started, apart=apart), LOCK_PATIENCE
+            )
+        except OperationalError:
+            raise _not_to_be_had(apart) from None
         if isinstance(claimed, str):
             return claimed
         if claimed is not None:
@@ -189,13 +222,25 @@ def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str
         pause = min(pause * 2, POLL[1])
 
 
+def _not_to_be_had(apart: bool) -> QuotaError:
+    if apart:
+        return RefreshImpossibleHere(
+            "The token row is locked, perhaps by the transaction that asks. Renew the token "
+            "before that transaction touches it."
+        )
+    return ProviderUnavailable(
+        "The database did not give the token row in time; try again soon.", request_sent=False
+    )
+
+
 @sensitive_variables()
 def _claim(
     seen: QuotaToken, rejected: str | None, owner: str, started: datetime, *, apart: bool
 ) -> QuotaToken | str | None:
     """The row with our lease on it; or a token to go on with; or None: somebody else has it."""
     settings = get_settings()
-    with _locked(seen.pk, "access_token", "refresh_token", apart=apart) as row:
+    lease = timedelta(seconds=settings.deadline + LEASE_MARGIN)
+    with _locked(seen.pk, "access_token", "refresh_token") as row:
         if row is None:
             if apart:
                 raise RefreshImpossibleHere(
@@ -212,10 +257,11 @@ def _claim(
             if valid:
                 return row.access_token
             raise ProviderUnavailable("Quota could not renew the token just now; try again soon.")
-        if row.lease_until is not None and row.lease_until > now:
+        # A lease longer than any is one of a clock that has been set back since.
+        if row.lease_until is not None and now < row.lease_until <= now + lease:
             return row.access_token if valid else None
         row.lease_owner = owner
-        row.lease_until = now + timedelta(seconds=settings.deadline + LEASE_MARGIN)
+        row.lease_until = now + lease
         row.save(update_fields=["lease_owner", "lease_until"])  # the secrets are not encrypted anew
         return row
 
@@ -256,15 +302,22 @@ def _check_same_person(external_id: str, reply: provider.TokenReply) -> None:
 
 @sensitive_variables()
 def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
-    with _locked(claimed.pk, "access_token") as row:
-        if row is None or row.version != claimed.version:
-            # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back.
-            revocation.queue(reply.refresh_token or "")
-        else:
-            _write(row, reply)
-            return row.access_token
+    """Save the new pair, which exists nowhere else: with all patience that there is."""
+
+    def save() -> QuotaToken | None:
+        with _locked(claimed.pk, "access_token") as row:
+            if row is not None and row.version == claimed.version:
+                _write(row, reply)
+            elif row is None or row.access_token != reply.access_token:
+                # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back.
+                revocation.queue_unless_kept(reply.refresh_token, row)
+            return row
+
+    row = _patiently(save, SAVE_PATIENCE)
     if row is None:
         raise NotConnected("This user's Quota wallet was disconnected just now.")
+    if row.needs_sign_in:
+        raise ReauthenticationRequired("An operator asked for a new sign-in just now.")
     return row.access_token
 
 
@@ -272,19 +325,23 @@ def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
 def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) -> str:
     """Note why the renewal failed, and raise it; unless there is a token to go on with."""
     final = isinstance(error, ReauthenticationRequired)
-    with _locked(claimed.pk, "access_token") as row:
-        ours = (
-            row is not None
-            and row.version == claimed.version
-            and row.lease_owner == claimed.lease_owner
-        )
-        if row is not None and ours:
+
+    def save() -> tuple[QuotaToken | None, bool]:
+        with _locked(claimed.pk, "access_token") as row:
+            if row is None or (row.version, row.lease_owner) != (
+                claimed.version,
+                claimed.lease_owner,
+            ):
+                return row, False
             row.last_failure = getattr(error, "provider_code", "") or error.code
             row.last_failure_at = timezone.now()
             row.lease_owner, row.lease_until = "", None
             if final:
                 row.status = QuotaToken.Status.REAUTHENTICATION_REQUIRED
             row.save()
+            return row, True
+
+    row, ours = _patiently(save, SAVE_PATIENCE)
     if ours:
         logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
     if row is not None and _is_valid(row, rejected) and not (ours and final):
@@ -294,57 +351,65 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
     raise error
 
 
+def _patiently(work: Callable[[], T], patience: float) -> T:
+    """`work`, repeated for `patience` seconds while the row is locked or the database away.
+
+    Waiting for a lock inside the database instead could take for ever, and its settings for that
+    belong to a connection, which a pool hands on to others.
+    """
+    give_up = time.monotonic() + patience
+    pause = POLL[0]
+    while True:
+        try:
+            return work()
+        except OperationalError:
+            connections[router.db_for_write(QuotaToken)].close_if_unusable_or_obsolete()
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, POLL[1])
+
+
 @contextmanager
 @sensitive_variables()
-def _locked(pk: Any, *secrets: str, apart: bool = False) -> Iterator[QuotaToken | None]:
+def _locked(pk: Any, *secrets: str) -> Iterator[QuotaToken | None]:
     """A short transaction that holds the lock of one token row: `select_for_update` by its own
     primary key, without a join (MariaDB would lock the other table's row too). `secrets` are the
-    encrypted columns to load with it."""
+    encrypted columns to load with it. Raises OperationalError at once if the row is locked."""
     alias = router.db_for_write(QuotaToken)
     rows = QuotaToken.objects.with_secrets(*secrets).filter(pk=pk)
-    if apart:
-        _set_lock_timeout(alias)
     with transaction.atomic(using=alias):
-        try:
-            if connections[alias].vendor == "sqlite":
-                # It has no row locks. Writing first takes its one write lock, and waits for it;
-                # a transaction that reads first fails at once if another has written since.
-                rows.update(version=F("version"))
-            row = rows.select_for_update().first()
-        except OperationalError:
-            if not apart:
-                raise
-            raise RefreshImpossibleHere(
-                "The token row is locked, perhaps by the transaction that asks. Renew the token "
-                "before that transaction touches it."
-            ) from None
-        yield row
-
-
-def _set_lock_timeout(alias: str) -> None:
-    """Bound the wait for row locks on a connection of our own, in seconds."""
-    statement = {
-        "postgresql": f"SET lock_timeout = '{LOCK_TIMEOUT}s'",
-        "mysql": f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT}",
-    }.get(connections[alias].vendor)
-    if statement:
-        with connections[alias].cursor() as cursor:
-            cursor.execute(statement)
+        if connections[alias].vendor == "sqlite":
+            # It has no row locks. Writing first takes its one write lock, and waits for it; a
+            # transaction that reads first fails at once if another has written since.
+            rows.update(version=F("version"))
+        yield rows.select_for_update(nowait=True).first()
 
 
 @sensitive_variables()
-def store(account: ProviderAccount, reply: provider.TokenReply) -> None:
+def store(account: ProviderAccount, reply: provider.TokenReply, *, asked: str = "") -> None:
     """Keep the tokens of a sign-in or of Connect Wallet; they win over a renewal under way.
 
-    The refresh token that they supersede goes to the revocation queue.
+    `asked` are the scopes that were asked for. The refresh token that is superseded goes to the
+    revocation queue. Raises ProviderUnavailable if the row stays locked.
     """
     known, _created = QuotaToken.objects.get_or_create(account=account)
-    with _locked(known.pk) as row:
-        if row is None:
-            raise NotConnected("This user's Quota wallet was disconnected just now.")
-        if reply.refresh_token is not None:
-            revocation.queue(revocation.readable(row, "refresh_token"))
-        _write(row, reply)
+
+    def save() -> None:
+        with _locked(known.pk) as row:
+            if row is None:
+                raise NotConnected("This user's Quota wallet was disconnected just now.")
+            old = revocation.readable(row, "refresh_token")
+            _write(row, reply)
+            # RFC 6749 section 5.1: no scope in the reply means the scope that was asked for.
+            row.scope = reply.scope or asked
+            row.save(update_fields=["scope"])
+            revocation.queue_unless_kept(old, row)
+
+    try:
+        _patiently(save, LOCK_PATIENCE)
+    except OperationalError:
+        raise _not_to_be_had(apart=False) from None
 
 
 @sensitive_variables()
@@ -356,7 +421,6 @@ def _write(row: QuotaToken, reply: provider.TokenReply) -> None:
     if reply.id_token is not None:
         row.id_token = reply.id_token
     now = timezone.now()
-    # RFC 6749 section 5.1: no scope in the reply means the scope that was asked for.
     row.scope = reply.scope or row.scope
     row.expires_at = now + timedelta(seconds=reply.expires_in)
     row.status = QuotaToken.Status.ACTIVE

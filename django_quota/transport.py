@@ -42,18 +42,20 @@ __all__ = ["MAX_REPLY_BYTES", "Reply", "call", "exchange", "within"]
 #: Far above any honest reply; a discovery document is 2 kB.
 MAX_REPLY_BYTES = 1_000_000
 POOL_SIZE = 50
+MIN_SECONDS_TO_SEND = 0.1
 
 _deadline: ContextVar[float] = ContextVar("django_quota_deadline")
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[float]:
-    """All exchanges inside take `seconds` together at most; an outer bound that is nearer holds.
+def within(seconds: float, *, nested: bool = True) -> Iterator[float]:
+    """All exchanges inside take `seconds` together at most; an outer bound that is nearer holds,
+    unless `nested` is False.
 
     Gives the seconds that are left.
     """
     now = time.monotonic()
-    ends = min(now + seconds, _deadline.get(math.inf))
+    ends = min(now + seconds, _deadline.get(math.inf) if nested else math.inf)
     reset = _deadline.set(ends)
     try:
         yield ends - now
@@ -95,9 +97,24 @@ class _Response(http.client.HTTPResponse):
 class _HTTPConnection(urllib3.connection.HTTPConnection):
     response_class = _Response
 
+    def connect(self) -> None:
+        super().connect()
+        _require_time_to_send(self)
+
 
 class _HTTPSConnection(urllib3.connection.HTTPSConnection):
     response_class = _Response
+
+    def connect(self) -> None:
+        super().connect()
+        _require_time_to_send(self)
+
+
+def _require_time_to_send(connection: urllib3.connection.HTTPConnection) -> None:
+    """Looking up the name, and each address in turn, have time-outs of their own. What would be
+    sent too late to read the answer is not sent: a refresh token stays unspent."""
+    if _deadline.get() - time.monotonic() < MIN_SECONDS_TO_SEND:
+        raise urllib3.exceptions.NewConnectionError(connection, "connected too late")
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -5,6 +5,7 @@ The base classes are mozilla-django-oidc's, for their extension points: `get_ext
 method, and why.
 """
 
+import copy
 import logging
 import time
 from typing import Any
@@ -13,10 +14,17 @@ from django.conf import settings as django_settings
 from django.contrib import auth
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
+from django.contrib.sessions.backends.base import UpdateError
 from django.db import transaction
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
+from django.http import (
+    HttpRequest,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    JsonResponse,
+    QueryDict,
+)
 from django.shortcuts import render, resolve_url
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
@@ -40,6 +48,7 @@ logger = logging.getLogger("django_quota.sign_in")
 
 #: Longer than any honest code; not worth a request to Quota.
 MAX_CODE_LENGTH = 4096
+FAR_FUTURE = 1 << 40  # Unix time
 
 
 @method_decorator(login_not_required, name="dispatch")
@@ -79,8 +88,11 @@ class SignInView(View):
             target = get_settings().error_url
         except ConfigurationError:
             target = "django_quota:error"
-        next_url = safe_next(self.request, self.next)
-        return url_with(target, quota_error=self.error_code, next=next_url)
+        query = {"quota_error": self.error_code, "next": safe_next(self.request, self.next)}
+        try:
+            return url_with(target, **query)
+        except NoReverseMatch:  # `manage.py check` says so; a person must not see a 500
+            return url_with("django_quota:error", **query)
 
     @property
     def success_url(self) -> str:
@@ -144,7 +156,12 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         if started is not None:
             # Saved before the slow calls, so that a replay finds nothing, then read anew, so that
             # what other tabs write meanwhile is not overwritten at the end.
-            session.save()
+            try:
+                session.save()
+            except UpdateError:
+                raise SignInFailed(
+                    "state_mismatch", "the session was ended in another tab meanwhile"
+                ) from None
             self.request.session = type(session)(session.session_key)
             self.request.session.modified = True
         return started
@@ -202,17 +219,24 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
     @sensitive_variables()
     def sign_in(self, identity: Identity, reply: provider.TokenReply) -> HttpResponseBase:
         """Find or make the user, keep the tokens, start the session."""
-        self.user = auth.authenticate(self.request, quota_identity=identity)
+        self.user = auth.authenticate(self.without_query(), quota_identity=identity)
         account = accounts.find(identity.subject)
         if self.user is None or account is None or account.user_id != self.user.pk:
             raise SignInFailed(
                 "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"
             )
-        tokens.store(account, reply)
+        tokens.store(account, reply, asked=" ".join(get_settings().scopes))
         wallet.forget_balance(self.user)
         response = self.login_success()
         signed_in.send(sender=type(self), request=self.request, user=self.user, account=account)
         return response
+
+    def without_query(self) -> HttpRequest:
+        """This request without the code and state: the backend of stock mozilla-django-oidc takes
+        any keyword, and would send Quota's code to its own provider."""
+        request = copy.copy(self.request)
+        request.GET = QueryDict()
+        return request
 
     def login_success(self) -> HttpResponseBase:
         """Log in, under a new session key even for the person who is logged in already: whoever
@@ -221,6 +245,9 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         auth.login(self.request, self.user)
         if self.request.session.session_key == before:
             self.request.session.cycle_key()
+        # The SessionRefresh middleware of stock mozilla-django-oidc, if this project has it for
+        # another provider, must not send our users there: to it, this session is fresh for good.
+        self.request.session["oidc_id_token_expiration"] = FAR_FUTURE
         return HttpResponseRedirect(self.success_url)
 
     @sensitive_variables()
@@ -235,9 +262,9 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             user,
             external_id=self.wallet_owner(started, reply),
             issuer=discovery.metadata().issuer,
-            replace=started.replace,
+            replaces=started.replaces,
         )
-        tokens.store(account, reply)
+        tokens.store(account, reply, asked=" ".join(get_settings().connect_scopes))
         wallet.forget_balance(user)
         return HttpResponseRedirect(self.success_url)
 
@@ -269,7 +296,7 @@ def _authorization_error(error: str | None) -> SignInFailed:
         return SignInFailed(
             "invalid_scope",
             "a scope in QUOTA_SCOPES is not among the app's allowed_scopes; add it with PATCH "
-            "/developers/apps/:id (manage.py quota_register_app --client-id ...)",
+            "/developers/apps/:id (manage.py quota_register_app --client-id ... --scope ...)",
         )
     if error in ("server_error", "temporarily_unavailable"):
         return SignInFailed("provider_unavailable", f"Quota answered {error}")
@@ -278,8 +305,12 @@ def _authorization_error(error: str | None) -> SignInFailed:
 
 
 class ConnectView(SignInView):
-    """GET connect: connect a wallet to the user who is signed in. With one connected already, a
-    page asks whether to replace it, and POSTs back."""
+    """GET connect: a page that asks whether to connect a wallet to the user who is signed in, and
+    whether to replace the one they have. POST: off to Quota.
+
+    Never by GET: where this browser is signed in at Quota as somebody else, a mere link would
+    connect that person's identity, who could then sign in as this user.
+    """
 
     http_method_names = ["get", "post"]
     template_name = "django_quota/connect_confirm.html"
@@ -288,11 +319,8 @@ class ConnectView(SignInView):
         self.next = safe_next(request, single(request, "next"))
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
-        account = accounts.account_of(request.user)
-        if account is None:
-            return self.off(replace=False)
         context = {
-            "account": account,
+            "account": accounts.account_of(request.user),
             "connect_url": reverse("django_quota:connect"),
             "next": self.next,
         }
@@ -302,11 +330,12 @@ class ConnectView(SignInView):
         self.next = safe_next(request, request.POST.get("next"))
         if not request.user.is_authenticated:
             return redirect_to_login(reverse("django_quota:connect"))
-        return self.off(replace=True)
-
-    def off(self, *, replace: bool) -> HttpResponseBase:
-        scopes = get_settings().connect_scopes
-        return self.send_to_quota(scopes, user_pk=str(self.request.user.pk), replace=replace)
+        # Who saw the wallet they have, and posts, agrees to have it replaced.
+        return self.send_to_quota(
+            get_settings().connect_scopes,
+            user_pk=str(request.user.pk),
+            replaces=request.POST.get("replaces", ""),
+        )
 
 
 @method_decorator(login_not_required, name="dispatch")

@@ -1,7 +1,9 @@
 """A user's wallet: what is in it, what a call cost, and how to put more in."""
 
+import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -13,7 +15,6 @@ from . import money, provider, tokens
 from .conf import get_settings
 from .exceptions import (
     NotConnected,
-    ProviderUnavailable,
     QuotaError,
     ReauthenticationRequired,
     RequestRefused,
@@ -37,6 +38,7 @@ __all__ = [
     "record_usage",
 ]
 
+logger = logging.getLogger("django_quota.wallet")
 T = TypeVar("T")
 
 #: The most that a page waits for a balance, in seconds, and for how long it then does without.
@@ -95,11 +97,21 @@ def get_balance(user: Any) -> Balance:
     Raises what `get_access_token` raises, InsufficientScope, RequestRefused. quota-protocol
     section 10.
     """
-    kept = cache.get(_key(user))
-    return kept if isinstance(kept, Balance) else _fetch_balance(user)
+    return _kept_balance(user) or _fetch_balance(user)
 
 
 aget_balance = sync_to_async(get_balance)
+
+
+def _kept_balance(user: Any) -> Balance | None:
+    kept = _cached(_key(user))
+    if not isinstance(kept, dict) or "credits" not in kept:
+        return None
+    return Balance(credits=kept["credits"])
+
+
+def _keep_balance(user: Any, balance: Balance) -> None:
+    _cache(_key(user), {"credits": balance.credits}, get_settings().balance_ttl)
 
 
 @sensitive_variables()
@@ -107,7 +119,7 @@ def _fetch_balance(user: Any, *, deadline: float | None = None) -> Balance:
     with within(deadline or get_settings().deadline):
         reply = _with_token(user, provider.balance, timeout=deadline)
     balance = Balance(credits=reply.credits)
-    cache.set(_key(user), balance, get_settings().balance_ttl)
+    _keep_balance(user, balance)
     return balance
 
 
@@ -119,23 +131,49 @@ def balance_for_page(user: Any) -> tuple[str, Balance | None]:
     """
     if not user.is_authenticated:
         return "", None
-    kept = cache.get(_key(user))
-    if kept == _UNAVAILABLE:
-        return _UNAVAILABLE, None
-    try:
-        balance = kept if isinstance(kept, Balance) else _fetch_balance(user, deadline=PAGE_WAIT)
-    except NotConnected:
-        return "", None
-    except QuotaError as error:
-        if isinstance(error, ProviderUnavailable):
-            cache.set(_key(user), _UNAVAILABLE, PAGE_COOL_DOWN)
-        return _UNAVAILABLE, None
+    balance = _kept_balance(user)
+    if balance is None:
+        if _cached(_key(user)) == _UNAVAILABLE:
+            return _UNAVAILABLE, None
+        try:
+            balance = _fetch_balance(user, deadline=PAGE_WAIT)
+        except NotConnected:
+            return "", None
+        except QuotaError:
+            _cache(_key(user), _UNAVAILABLE, PAGE_COOL_DOWN)
+            return _UNAVAILABLE, None
     return ("no_wallet" if balance.credits is None else "available"), balance
 
 
 def forget_balance(user: Any) -> None:
     """Ask Quota at the next look: the wallet has changed in a way that nobody told us."""
-    cache.delete(_key(user))
+    _forget(_key(user))
+
+
+# The cache is a convenience: without it every look asks Quota, and nothing breaks. Only plain
+# values go in, for not every cache can pickle.
+
+
+def _cached(key: str) -> Any:
+    try:
+        return cache.get(key)
+    except Exception as error:
+        logger.warning("the cache cannot be read: %s", type(error).__name__)
+        return None
+
+
+def _cache(key: str, value: Any, seconds: int) -> None:
+    try:
+        cache.set(key, value, seconds)
+    except Exception as error:
+        logger.warning("the cache cannot be written: %s", type(error).__name__)
+
+
+def _forget(key: str) -> None:
+    try:
+        cache.delete(key)
+    except Exception as error:
+        logger.warning("the cache cannot be written: %s", type(error).__name__)
 
 
 def record_usage(user: Any, reply: Any) -> Usage | None:
@@ -155,8 +193,7 @@ def record_usage(user: Any, reply: Any) -> Usage | None:
     if usage.balance_after is None:
         forget_balance(user)
     else:
-        balance = Balance(credits=usage.balance_after)
-        cache.set(_key(user), balance, get_settings().balance_ttl)
+        _keep_balance(user, Balance(credits=usage.balance_after))
     return usage
 
 
@@ -165,16 +202,17 @@ def get_packages() -> tuple[Package, ...]:
 
     Raises ProviderUnavailable, ConfigurationError, RequestRefused. quota-protocol section 12.
     """
-    kept = cache.get(_PACKAGES_KEY)
-    if kept is None:
-        kept = provider.packages()
-        cache.set(_PACKAGES_KEY, kept, PACKAGES_TTL)
-    return tuple(kept)
+    kept = _cached(_PACKAGES_KEY)
+    if isinstance(kept, list):
+        return tuple(Package(**package) for package in kept)
+    packages = provider.packages()
+    _cache(_PACKAGES_KEY, [asdict(package) for package in packages], PACKAGES_TTL)
+    return packages
 
 
 def forget_packages() -> None:
     """Ask Quota at the next look: a package that was on offer is refused."""
-    cache.delete(_PACKAGES_KEY)
+    _forget(_PACKAGES_KEY)
 
 
 aget_packages = sync_to_async(get_packages)
@@ -201,14 +239,16 @@ acreate_checkout = sync_to_async(create_checkout)
 @sensitive_variables()
 def _with_token(user: Any, ask: Callable[[str], T], *, timeout: float | None = None) -> T:
     """`ask` with the user's token; once more with a new one if Quota answers 401."""
+    ends = time.monotonic() + (timeout or 0)
     token = tokens.get_access_token(user, timeout=timeout)
     try:
         return ask(token)
     except RequestRefused as error:
         if error.status != 401:
             raise
+    left = None if timeout is None else max(ends - time.monotonic(), 0)
     try:
-        return ask(tokens.get_access_token(user, rejected=token, timeout=timeout))
+        return ask(tokens.get_access_token(user, rejected=token, timeout=left))
     except RequestRefused as error:
         if error.status != 401:
             raise

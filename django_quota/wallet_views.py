@@ -14,7 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from . import accounts, messages, money, wallet
+from . import accounts, messages, money, revocation, wallet
 from .exceptions import (
     ConfigurationError,
     InsufficientScope,
@@ -26,10 +26,13 @@ from .exceptions import (
     RequestRefused,
 )
 from .models import QuotaToken
+from .transport import within
 from .web import private, safe_next, single, url_with, wants_page
 
 __all__ = ["balance", "checkout", "disconnect", "me", "packages", "status"]
 
+#: Seconds that a person who disconnects waits for Quota to hear of it.
+REVOKE_WAIT = 3
 CENT_IN_CREDITS = money.CREDITS_PER_DOLLAR // 100
 
 
@@ -46,7 +49,7 @@ def _wallet_view(view: _View) -> _View:
             return private(_sign_in_first(request, NotConnected("Nobody is signed in.")))
         try:
             return private(view(request))
-        except (NotConnected, ReauthenticationRequired, InsufficientScope) as error:
+        except (NotConnected, ReauthenticationRequired) as error:
             return private(_sign_in_first(request, error))
         except QuotaError as error:
             return private(_failed(request, error))
@@ -61,8 +64,7 @@ def _sign_in_first(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     if wants_page(request):
         back = request.get_full_path() if request.method == "GET" else ""
         return HttpResponseRedirect(url_with(view, next=back))
-    status = 403 if isinstance(error, InsufficientScope) else 401
-    return JsonResponse({"error": {"code": error.code}, "login_url": reverse(view)}, status=status)
+    return JsonResponse({"error": {"code": error.code}, "login_url": reverse(view)}, status=401)
 
 
 def _failed(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
@@ -73,6 +75,9 @@ def _failed(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
         return HttpResponseRedirect(
             url_with("django_quota:error", quota_error=messages.code_of(error))
         )
+    if isinstance(error, InsufficientScope):
+        body = {"error": {"code": error.code}, "login_url": reverse("django_quota:start")}
+        return JsonResponse(body, status=403)
     unavailable = isinstance(error, ProviderUnavailable | ConfigurationError)
     response = JsonResponse({"error": {"code": error.code}}, status=503 if unavailable else 502)
     if isinstance(error, RateLimited) and error.retry_after is not None:
@@ -191,6 +196,8 @@ def disconnect(request: HttpRequest) -> HttpResponseBase:
     """POST disconnect (next): wipe this user's tokens here, and have Quota revoke them."""
     accounts.disconnect(request.user)
     wallet.forget_balance(request.user)
+    with within(REVOKE_WAIT):
+        revocation.revoke_pending(limit=3)  # what does not work now is left to quota_prune
     if wants_page(request):
         return HttpResponseRedirect(safe_next(request, request.POST.get("next")) or "/")
     return JsonResponse({"connected": False})

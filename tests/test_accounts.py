@@ -24,6 +24,10 @@ def identity(sub: str = "sub-1", **claims: Any) -> Identity:
     return Identity.from_claims({"iss": "https://api.usequota.ai", "sub": sub, **claims})
 
 
+def verified(email: str) -> dict[str, Any]:
+    return {"email": email, "email_verified": True}
+
+
 def sign_in(who: Identity, backend: type[QuotaBackend] = QuotaBackend) -> Any:
     return backend().authenticate(None, quota_identity=who)
 
@@ -41,13 +45,33 @@ class TestIdentity:
         assert ada != other
 
     def test_an_email_that_changed_at_quota_is_noted_on_the_account_only(self) -> None:
-        user = sign_in(identity(email="old@example.com"))
-        assert sign_in(identity(email="new@example.com")) == user
+        user = sign_in(identity(**verified("old@example.com")))
+        assert sign_in(identity(**verified("new@example.com"))) == user
         user.refresh_from_db()
         assert (user.email, user.quota_accounts.get().email) == (
             "old@example.com",
             "new@example.com",
         )
+
+    def test_an_unverified_email_is_not_the_users(self) -> None:
+        """Else a stranger could take the address of somebody else here."""
+        user = sign_in(identity(email="boss@example.com", email_verified=False))
+        assert user.email == ""
+        assert user.quota_accounts.get().email == "boss@example.com"
+
+    def test_a_username_that_somebody_chose_for_themselves(self) -> None:
+        squatter = User.objects.create_user("quota-sub-1")
+        user = sign_in(identity("sub-1"))
+        assert user != squatter
+        assert user.username.startswith("quota-sub-1-")
+
+    def test_who_replaced_their_wallet_can_sign_in_with_the_old_one_again(self) -> None:
+        first = sign_in(identity("sub-1"))
+        accounts.connect(
+            first, external_id="sub-2", issuer="https://api.usequota.ai", replaces="sub-1"
+        )
+        assert sign_in(identity("sub-1")) != first
+        assert sign_in(identity("sub-2")) == first
 
     def test_the_case_of_a_sub_matters(self) -> None:
         first = sign_in(identity("Sub"))
@@ -58,11 +82,11 @@ class TestIdentity:
 
     def test_a_superusers_email_opens_nothing(self, settings: Any) -> None:
         root = User.objects.create_superuser("root", "root@example.com", "x")
-        for verified in (False, True):
+        for claim in (False, True):
             for link in (False, True):
                 settings.QUOTA_LINK_BY_EMAIL = link
                 who = identity(
-                    f"sub-{verified}-{link}", email="root@example.com", email_verified=verified
+                    f"sub-{claim}-{link}", email="root@example.com", email_verified=claim
                 )
                 user = sign_in(who)
                 assert user != root
@@ -111,10 +135,17 @@ class TestLinkByEmail:
         user = User.objects.create_user("ada", "Ada@Example.com", "x")
         assert sign_in(identity(email="ada@example.com", email_verified=True)) == user
 
-    @pytest.mark.parametrize("verified", [False, None, "true", 1])
-    def test_an_unverified_one_is_not_enough(self, verified: Any) -> None:
+    def test_the_password_of_whoever_made_that_user_opens_nothing(self) -> None:
+        """Nobody has shown that they own the address, and now there is a wallet behind it."""
+        user = User.objects.create_user("mallory", "ada@example.com", "mallory's")
+        sign_in(identity(**verified("ada@example.com")))
+        user.refresh_from_db()
+        assert not user.has_usable_password()
+
+    @pytest.mark.parametrize("claim", [False, None, "true", 1])
+    def test_an_unverified_one_is_not_enough(self, claim: Any) -> None:
         user = User.objects.create_user("ada", "ada@example.com", "x")
-        assert sign_in(identity(email="ada@example.com", email_verified=verified)) != user
+        assert sign_in(identity(email="ada@example.com", email_verified=claim)) != user
 
     @pytest.mark.parametrize("right", ["is_staff", "is_superuser"])
     def test_never_links_a_user_with_rights(self, right: str) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 
@@ -97,6 +98,19 @@ class TestPages:
             for secret in ("quota_token_", "quota_refresh_", "eyJ", "gAAAA", "lease"):
                 assert secret not in text, (url, secret)
 
+    def test_who_is_who_is_for_superusers_to_say(self, token: QuotaToken, client: Client) -> None:
+        """Whoever may write it could sign in as any user."""
+        staff = get_user_model().objects.create_user("staff", is_staff=True)
+        staff.user_permissions.set(Permission.objects.filter(content_type__model="provideraccount"))
+        client.force_login(staff, "django.contrib.auth.backends.ModelBackend")
+        url = f"{ACCOUNTS}{token.account_id}/change/"
+        assert client.get(url).status_code == 200
+        root = get_user_model().objects.create_superuser("root2", "root@example.com", "x")
+        client.post(url, {"user": root.pk, "external_id": "x", "provider": "quota"})
+        account = ProviderAccount.objects.get()
+        assert account.user != root and account.external_id != "x"
+        assert client.get(f"{ACCOUNTS}add/").status_code == 403
+
     def test_the_account_shows_its_token(self, admin: Client, token: QuotaToken) -> None:
         page = admin.get(f"{ACCOUNTS}{token.account_id}/change/").content.decode()
         assert "credits.spend" in page
@@ -136,8 +150,6 @@ class TestActions:
         assert QuotaToken.objects.get().needs_sign_in
 
     def test_need_their_permissions(self, token: QuotaToken, client: Client) -> None:
-        from django.contrib.auth.models import Permission
-
         staff = get_user_model().objects.create_user("staff", is_staff=True)
         staff.user_permissions.add(Permission.objects.get(codename="view_quotatoken"))
         client.force_login(staff, "django.contrib.auth.backends.ModelBackend")

@@ -108,6 +108,12 @@ class TestBilling:
 
         assert asyncio.run(pool()) is not asyncio.run(pool())
 
+    def test_closing_one_client_closes_no_others(self, user: Any) -> None:
+        with ai.openai_client(user) as client:
+            client.chat.completions.create(**HELLO)
+        client.close()
+        assert ai.openai_client(user).chat.completions.create(**HELLO)
+
     @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
     def test_nobody_cannot_pay(self, nobody: Any) -> None:
         with pytest.raises(NotConnected):

@@ -81,14 +81,15 @@ class TestRegisterApp:
 
         register(
             client_id=before["QUOTA_CLIENT_ID"],
-            scope=["openid", "credits.read"],
+            scope=["account.read"],
             post_logout_uri=["http://localhost:8000/"],
             env_file=env,
         )
 
         assert values(env.read_text()) == before
         app = self.app(sandbox, before["QUOTA_CLIENT_ID"])
-        assert app["allowed_scopes"] == ["openid", "credits.read"]
+        # Quota replaces the list: one that left QUOTA_SCOPES out would end every sign-in.
+        assert app["allowed_scopes"] == [*SCOPES, "account.read"]
         assert app["post_logout_redirect_uris"] == ["http://localhost:8000/"]
         assert (app["name"], app["redirect_uris"]) == ("My App", [URI])
 

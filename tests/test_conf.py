@@ -218,15 +218,32 @@ class TestURLs:
 
 class TestScopes:
     @pytest.mark.parametrize("name", ["SCOPES", "CONNECT_SCOPES"])
-    @pytest.mark.parametrize("value", ["openid  email", ["openid", "email"], ("openid", " email ")])
+    @pytest.mark.parametrize("value", ["openid  email", ["openid", "email"], ("openid", "email")])
     def test_text_or_list(self, name: str, value: Any) -> None:
         with override_settings(**{f"QUOTA_{name}": value}):
             assert getattr(get_settings(), name.lower()) == ("openid", "email")
 
     @pytest.mark.parametrize("name", ["SCOPES", "CONNECT_SCOPES"])
-    @pytest.mark.parametrize("value", ["", " ", [], None, {"openid"}, 7, ["openid", 7], [""]])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            " ",
+            [],
+            None,
+            {"openid"},
+            7,
+            ["openid", 7],
+            [""],
+            "openid,email",
+            ["openid", " email"],
+        ],
+    )
     def test_that_are_none(self, name: str, value: Any) -> None:
         refusal(f"QUOTA_{name}", value)
+
+    def test_of_a_sign_in_without_openid(self) -> None:
+        refusal("QUOTA_SCOPES", "profile email")
 
 
 class TestSeconds:

@@ -20,6 +20,7 @@ CODES = [
     "access_denied",
     "invalid_scope",
     "authorization_failed",
+    "insufficient_scope",
     "provider_unavailable",
     "issuer_mismatch",
     "not_configured",

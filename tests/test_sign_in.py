@@ -5,7 +5,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
@@ -514,6 +516,26 @@ class TestRefused:
     def test_wrong_method(self, person: Person, method: str, path: str) -> None:
         assert getattr(person.client, method)(f"/auth/quota/{path}").status_code == 405
 
+    def test_an_error_url_that_leads_nowhere_is_no_500(self, person: Person, settings: Any) -> None:
+        settings.QUOTA_ERROR_URL = "no_such_name"
+        answer = person.come_back(person.at_quota(person.start(), allow=False))
+        assert wanted_at(answer)[0] == "/auth/quota/error"
+
+    def test_a_session_that_another_tab_has_ended(
+        self, person: Person, monkeypatch: pytest.MonkeyPatch, failures: Any
+    ) -> None:
+        back = person.at_quota(person.start())
+        real = pending.take
+
+        def ended_meanwhile(session: Any, state: Any) -> Any:
+            started = real(session, state)
+            Session.objects.all().delete()
+            return started
+
+        monkeypatch.setattr(pending, "take", ended_meanwhile)
+        person.come_back(back)
+        assert [code for code, _ in failures] == ["state_mismatch"]
+
     def test_quota_error_url_of_the_recipe(self, person: Person, settings: Any) -> None:
         settings.QUOTA_ERROR_URL = "/"
         back = person.at_quota(person.start(), allow=False)
@@ -529,6 +551,37 @@ class TestRefused:
         assert "<script>" not in page
 
 
+class TestBesideAnotherProvider:
+    """Stock mozilla-django-oidc serves another provider in the same project."""
+
+    @pytest.fixture(autouse=True)
+    def stock(self, settings: Any) -> None:
+        settings.AUTHENTICATION_BACKENDS = [
+            "mozilla_django_oidc.auth.OIDCAuthenticationBackend",
+            *settings.AUTHENTICATION_BACKENDS,
+        ]
+        for name in ("TOKEN", "USER", "JWKS", "AUTHORIZATION"):
+            setattr(settings, f"OIDC_OP_{name}_ENDPOINT", "http://127.0.0.1:9/")
+        settings.OIDC_RP_CLIENT_ID = settings.OIDC_RP_CLIENT_SECRET = "other"
+        settings.OIDC_RP_SIGN_ALGO = "RS256"
+
+    def test_its_backend_is_not_given_our_code(self, person: Person) -> None:
+        assert person.sign_in()["Location"] == "/"
+        backend = person.client.session["_auth_user_backend"]
+        assert backend == "django_quota.backends.QuotaBackend"
+
+    def test_its_session_refresh_leaves_our_users_alone(
+        self, person: Person, settings: Any
+    ) -> None:
+        settings.MIDDLEWARE = [
+            *settings.MIDDLEWARE,
+            "mozilla_django_oidc.middleware.SessionRefresh",
+        ]
+        settings.ROOT_URLCONF = "tests.urls_with_stock"
+        person.sign_in()
+        assert person.client.get("/").status_code == 200
+
+
 class TestConnect:
     @pytest.fixture
     def member(self, person: Person) -> Any:
@@ -537,9 +590,21 @@ class TestConnect:
         person.client.force_login(user, "django.contrib.auth.backends.ModelBackend")
         return user
 
-    def connect(self, person: Person, method: str = "get", **data: str) -> Any:
-        url = getattr(person.client, method)("/auth/quota/connect", data)["Location"]
+    def connect(self, person: Person, **data: str) -> Any:
+        """See the page that asks, and agree."""
+        soup = BeautifulSoup(person.client.get("/auth/quota/connect", data).content, "html.parser")
+        form = {i["name"]: i.get("value", "") for i in soup.select("form input[name]")}
+        url = person.client.post("/auth/quota/connect", form)["Location"]
         return person.come_back(person.at_quota(url))
+
+    def test_a_mere_link_connects_nothing(self, person: Person, member: Any) -> None:
+        """This browser may be signed in at Quota as somebody else, who would own this account."""
+        answer = person.client.get("/auth/quota/connect")
+        assert answer.status_code == 200
+        assert pending.SESSION_KEY not in person.client.session
+        strict = Client(enforce_csrf_checks=True, SERVER_NAME="localhost")
+        strict.cookies = person.client.cookies
+        assert strict.post("/auth/quota/connect").status_code == 403
 
     def test_connects_the_wallet_to_who_is_signed_in(self, person: Person, member: Any) -> None:
         answer = self.connect(person, next="/?connected=1")
@@ -553,12 +618,14 @@ class TestConnect:
     def test_asks_before_it_replaces(self, person: Person, member: Any, sandbox: Sandbox) -> None:
         self.connect(person)
         first = ProviderAccount.objects.get().external_id
-        page = person.client.get("/auth/quota/connect")
-        assert page.status_code == 200
-        assert "form" in page.content.decode()
-
+        page = person.client.get("/auth/quota/connect").content.decode()
+        assert "replaces it here" in page
         other = sandbox.person(person.client, balance=2_000_000)
-        self.connect(other, "post")
+        url = person.client.post("/auth/quota/connect")["Location"]  # did not see that page
+        refused = person.come_back(other.at_quota(url))
+        assert wanted_at(refused)[1]["quota_error"] == "wallet_already_connected"
+
+        self.connect(other)
 
         account = ProviderAccount.objects.get()
         assert account.user == member
@@ -578,7 +645,7 @@ class TestConnect:
     def test_another_user_at_the_end_than_at_the_start(
         self, person: Person, member: Any, failures: Any
     ) -> None:
-        back = person.at_quota(person.client.get("/auth/quota/connect")["Location"])
+        back = person.at_quota(person.client.post("/auth/quota/connect")["Location"])
         session = person.client.session
         other = get_user_model().objects.create_user("other")
         started = session[pending.SESSION_KEY]

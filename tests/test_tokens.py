@@ -17,7 +17,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from django_quota import accounts, fields, provider, revocation, tokens
+from django_quota import accounts, fields, provider, revocation, tokens, transport
 from django_quota.exceptions import (
     ConfigurationError,
     NotConnected,
@@ -94,6 +94,12 @@ class TestFresh:
         tokens.get_access_token(user)
 
         assert sandbox.requests() == requests
+
+    def test_only_a_user_can_be_asked_for(self, user: Any) -> None:
+        """Another row with the same key would have this user pay."""
+        account = ProviderAccount.objects.get()
+        with pytest.raises(TypeError, match="not a user"):
+            tokens.get_access_token(account)
 
     @pytest.mark.parametrize("nobody", [AnonymousUser(), None])
     def test_nobody_is_not_connected(self, nobody: Any) -> None:
@@ -412,6 +418,76 @@ class TestTransactions:
         assert sandbox.requests() == []
 
 
+class TestPatience:
+    def lock(self, seconds: float) -> threading.Thread:
+        """Somebody else has the token row locked for so long."""
+        locked = threading.Event()
+
+        def hold() -> None:
+            with transaction.atomic():
+                QuotaToken.objects.update(scope="theirs")  # SQLite: the one write lock
+                locked.set()
+                threading.Event().wait(seconds)
+            connections.close_all()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        locked.wait()
+        return thread
+
+    def test_a_new_pair_is_saved_however_long_the_row_is_locked(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It exists nowhere else: the refresh token has been spent."""
+        monkeypatch.setattr(tokens, "LOCK_PATIENCE", 0)
+        threads = []
+        real = provider.refresh
+
+        def locked_meanwhile(refresh_token: str) -> provider.TokenReply:
+            reply = real(refresh_token)
+            threads.append(self.lock(1))
+            return reply
+
+        monkeypatch.setattr(provider, "refresh", locked_meanwhile)
+        expire()
+
+        token = tokens.get_access_token(user)
+
+        threads[0].join()
+        assert token == row().access_token
+
+    def test_a_claim_does_not_wait_for_ever(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+    ) -> None:
+        if connection.vendor == "sqlite":
+            pytest.skip("SQLite waits as long as its own timeout says")
+        monkeypatch.setattr(tokens, "LOCK_PATIENCE", 0.1)
+        expire()
+        thread = self.lock(1)
+
+        with pytest.raises(ProviderUnavailable, match="did not give the token row") as caught:
+            tokens.get_access_token(user)
+
+        thread.join()
+        assert caught.value.request_sent is False
+        assert sandbox.requests() == []
+
+    def test_a_lease_of_the_future_is_none(self, user: Any, sandbox: Sandbox) -> None:
+        """The clock was set back since."""
+        QuotaToken.objects.update(lease_owner="x", lease_until=timezone.now() + timedelta(hours=1))
+        expire()
+        tokens.get_access_token(user)
+        assert sandbox.requests() == RENEWAL
+
+    def test_a_renewal_is_not_cut_short_by_its_callers_bound(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(latency={"/oauth/token": 0.5})
+        expire()
+        with transport.within(0.2):
+            assert tokens.get_access_token(user) == row().access_token
+
+
 class TestRaces:
     def during_the_call(
         self, monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]
@@ -497,6 +573,19 @@ class TestRevocation:
         assert not PendingRevocation.objects.exists()
         with pytest.raises(ReauthenticationRequired):
             provider.refresh(old)
+
+    def test_a_token_that_goes_on_is_not_revoked(self, user: Any, sandbox: Sandbox) -> None:
+        """A provider that does not rotate sends the same one again."""
+        same = provider.TokenReply(
+            access_token="quota_token_new",
+            refresh_token=row().refresh_token,
+            id_token=None,
+            expires_in=60,
+            scope=None,
+        )
+        tokens.store(ProviderAccount.objects.get(), same, asked="openid")
+        assert not PendingRevocation.objects.exists()
+        assert row().scope == "openid"
 
     def test_disconnecting_revokes(self, user: Any) -> None:
         old = row().refresh_token

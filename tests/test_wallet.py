@@ -1,6 +1,7 @@
 """The wallet, against the live sandbox: balances, purchases, what a call cost."""
 
 import re
+import threading
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -8,17 +9,18 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.template import Context, Template
 from django.test import Client
 from django.utils import timezone
 
-from django_quota import wallet
+from django_quota import tokens, wallet
 from django_quota.exceptions import (
     NotConnected,
     ProviderUnavailable,
     ReauthenticationRequired,
     RequestRefused,
 )
-from django_quota.models import QuotaToken
+from django_quota.models import PendingRevocation, QuotaToken
 from tests.sandbox_client import Person, Sandbox, query_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -99,8 +101,6 @@ class TestOnAPage:
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The page stops waiting; the rotated pair is saved all the same."""
-        import threading
-
         monkeypatch.setattr(wallet, "PAGE_WAIT", 0.2)
         sandbox.set(latency={"/oauth/token": 1})
         before = QuotaToken.objects.get().version
@@ -113,6 +113,24 @@ class TestOnAPage:
 
         assert QuotaToken.objects.get().version == before + 1
         assert QuotaToken.objects.get().lasts(3000)
+
+    def test_a_few_renewals_at_most_go_on_behind_pages(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+    ) -> None:
+        """Each holds a database connection for as long as Quota hangs."""
+        monkeypatch.setattr(tokens, "_background", threading.BoundedSemaphore(1))
+        QuotaToken.objects.update(expires_at=timezone.now())
+        tokens._background.acquire()
+        assert wallet.balance_for_page(user) == ("unavailable", None)
+        assert sandbox.requests() == []
+        tokens._background.release()
+        wallet.forget_balance(user)
+        assert wallet.balance_for_page(user)[0] == "available"
+
+    def test_a_page_without_a_request_in_its_context(self) -> None:
+        """As Django's own page for a 500, which a project may extend its layout for."""
+        tags = "{% load quota %}{% quota_balance %}{% quota_error %}{% quota_connect %}"
+        assert "Connect" in Template(tags).render(Context())
 
     def test_an_expired_token_is_renewed_for_it(self, user: Any, person: Person) -> None:
         QuotaToken.objects.update(expires_at=timezone.now())
@@ -283,14 +301,22 @@ class TestViews:
         page = client.get("/auth/quota/packages", headers={"accept": "text/html"})
         assert query_of(page["Location"])["next"] == "/auth/quota/packages"
 
+    def test_a_missing_scope_is_a_page_with_words(self, person: Person, settings: Any) -> None:
+        settings.QUOTA_SCOPES = "openid email profile credits.spend"
+        person.sign_in()
+        page = person.client.get("/auth/quota/balance", headers={"accept": "text/html"})
+        assert page["Location"] == "/auth/quota/error?quota_error=insufficient_scope"
+
     def test_quota_down(self, person: Person, user: Any, sandbox: Sandbox) -> None:
         sandbox.set(fail={"path": "/v1/balance", "status": 429, "times": 9, "retry_after": 7})
         answer = person.client.get("/auth/quota/balance")
         assert (answer.status_code, answer["Retry-After"]) == (503, "7")
 
-    def test_disconnect(self, person: Person, user: Any) -> None:
+    def test_disconnect(self, person: Person, user: Any, sandbox: Sandbox) -> None:
         assert person.client.post("/auth/quota/disconnect").json() == {"connected": False}
         assert not QuotaToken.objects.exists()
+        assert sandbox.requests() == ["POST /oauth/revoke"]
+        assert not PendingRevocation.objects.exists()
         assert "data-quota-balance" not in person.client.get("/").content.decode()
         assert person.sign_in()["Location"] == "/"
         assert get_user_model().objects.get() == user
@@ -301,8 +327,31 @@ class TestViews:
 
 
 def test_a_cache_that_holds_nonsense_is_asked_again(user: Any) -> None:
-    cache.set(f"django_quota.balance.{user.pk}", {"credits": 5})
+    cache.set(f"django_quota.balance.{user.pk}", ["credits"])
     assert wallet.get_balance(user).credits == 1_000_000
+
+
+class TestPoorCaches:
+    @pytest.fixture
+    def without_pickle(self, settings: Any) -> None:
+        settings.CACHES = {"default": {"BACKEND": "tests.caches.PlainValuesOnly"}}
+
+    @pytest.fixture
+    def down(self, settings: Any) -> None:
+        settings.CACHES = {"default": {"BACKEND": "tests.caches.Down"}}
+
+    def test_that_takes_plain_values_only(
+        self, without_pickle: None, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        for _ in range(2):
+            assert "$1.00" in person.client.get("/").content.decode()
+            assert len(person.client.get("/auth/quota/packages").json()["packages"]) == 4
+        assert sandbox.requests().count("GET /v1/balance") == 1
+
+    def test_that_is_down(self, down: None, user: Any, person: Person) -> None:
+        assert "$1.00" in person.client.get("/").content.decode()
+        assert wallet.record_usage(user, reply(credits_used=1, balance_after=2)) is not None
+        assert len(wallet.get_packages()) == 4
 
 
 def test_provider_unavailable_is_typed(user: Any, sandbox: Sandbox) -> None:

@@ -6,6 +6,7 @@ Each tag renders a template of django_quota/tags/, which a project may override.
 from typing import Any
 
 from django import template
+from django.contrib.auth.models import AnonymousUser
 from django.template.context import Context
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -14,6 +15,11 @@ from .. import accounts, messages, money, wallet
 from ..web import safe_next, url_with
 
 register = template.Library()
+
+
+def _user(context: Context) -> Any:
+    """Who looks at the page; nobody where there is no request, as in Django's own 500 page."""
+    return getattr(context.get("request"), "user", None) or AnonymousUser()
 
 
 def _link(view: str, next: str | None, text: str, css_class: str) -> dict[str, Any]:
@@ -33,7 +39,7 @@ def quota_connect(
     context: Context, text: str | None = None, next: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
     """A "Connect Quota" button for a user who is signed in some other way."""
-    user = context["request"].user
+    user = _user(context)
     connected = user.is_authenticated and accounts.account_of(user) is not None
     text = text or (_("Connect another wallet") if connected else _("Connect your Quota wallet"))
     return {**_link("django_quota:connect", next, text, css_class), "connected": connected}
@@ -51,7 +57,7 @@ def quota_sign_out(
 @register.inclusion_tag("django_quota/tags/balance.html", takes_context=True)
 def quota_balance(context: Context) -> dict[str, Any]:
     """The user's balance; nothing for who is not connected, "unavailable" while Quota is down."""
-    state, balance = wallet.balance_for_page(context["request"].user)
+    state, balance = wallet.balance_for_page(_user(context))
     return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
 
 
@@ -66,7 +72,9 @@ def quota_buy_credits(
 @register.inclusion_tag("django_quota/tags/error.html", takes_context=True)
 def quota_error(context: Context) -> dict[str, Any]:
     """Words for `?quota_error=<code>` in the address of this page; nothing without one."""
-    request = context["request"]
+    request = context.get("request")
+    if request is None:
+        return {"error": None}
     next_url = safe_next(request, request.GET.get("next"))
     return {
         "error": messages.describe(request.GET.get("quota_error")),

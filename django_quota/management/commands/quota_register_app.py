@@ -42,7 +42,8 @@ class Command(BaseCommand):
             "--scope",
             action="append",
             metavar="SCOPE",
-            help="an allowed scope; repeatable; default: QUOTA_SCOPES",
+            help="an allowed scope, besides those of QUOTA_SCOPES, which are always among them; "
+            "repeatable",
         )
         parser.add_argument(
             "--post-logout-uri",
@@ -69,8 +70,10 @@ class Command(BaseCommand):
         if options["env_file"]:
             _make_private(options["env_file"])  # before Quota shows the secret, which it does once
         try:
-            if new:
-                app["allowed_scopes"] = app["allowed_scopes"] or list(get_settings().scopes)
+            if new or app["allowed_scopes"]:
+                # Quota replaces the whole list: leaving one out would end every sign-in.
+                wanted = [*get_settings().scopes, *(app["allowed_scopes"] or [])]
+                app["allowed_scopes"] = list(dict.fromkeys(wanted))
             saved = provider.save_app(
                 _session_token(),
                 {name: value for name, value in app.items() if value is not None},
