@@ -1,0 +1,59 @@
+"""What the README says is what the code does."""
+
+import re
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_quota.conf import REQUIRED, Settings
+from django_quota.messages import SIGN_IN_ERRORS
+from django_quota.urls import urlpatterns
+
+README = (Path(__file__).resolve().parent.parent / "README.rst").read_text()
+
+
+def table_row(name: str) -> str:
+    """The row of the settings table, its continuation lines joined."""
+    found = re.search(rf"^{name} +(.*(?:\n {{20,}}.*)*)", README, re.MULTILINE)
+    assert found is not None, f"{name} is not in the README"
+    return re.sub(r"\s+", " ", found[1])
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_each_setting_is_listed_with_its_default(field: "Field[Any]") -> None:
+    name = f"QUOTA_{field.name.upper()}"
+    default = field.default
+    if name in REQUIRED:
+        shown = "required"
+    elif isinstance(default, tuple) and default and isinstance(default[0], str):
+        shown = default[0]
+    elif isinstance(default, tuple):
+        shown = f"({default[0]}, {default[1]:g})" if default else "None"
+    else:
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+    assert table_row(name).startswith(shown), (shown, table_row(name))
+
+
+def test_no_setting_is_listed_that_is_none() -> None:
+    listed = set(re.findall(r"^(QUOTA_[A-Z_]+) ", README, re.MULTILINE))
+    assert listed == {f"QUOTA_{field.name.upper()}" for field in fields(Settings)}
+
+
+@pytest.mark.parametrize("name", [str(pattern.name) for pattern in urlpatterns])
+def test_each_url_is_listed(name: str) -> None:
+    assert re.search(rf"^(``\w+`` )?``{name}`` ", README, re.MULTILINE), name
+
+
+def test_codes_in_the_troubleshooting_table_exist() -> None:
+    section = README.split("When something goes wrong")[1].split("\nTemplates\n")[0]
+    codes = set(re.findall(r"^``(\w+)`` ", section, re.MULTILINE))
+    assert codes - {"invalid_redirect_uri"} <= set(SIGN_IN_ERRORS)  # that one is Quota's own
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"manage\.py (quota_\w+)", README))))
+def test_each_command_exists(command: str) -> None:
+    from django.core.management import get_commands
+
+    assert get_commands()[command] == "django_quota"
