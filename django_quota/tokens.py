@@ -10,20 +10,15 @@ of threads and processes make one call, and a rotating refresh token is spent on
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from threading import BoundedSemaphore, Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import OperationalError, connections, router, transaction
-from django.db.models import F
+from django.db import OperationalError, connections, router
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import id_token, provider, revocation
+from . import id_token, locking, provider, revocation
 from .conf import get_settings
 from .exceptions import (
     ConfigurationError,
@@ -45,20 +40,15 @@ __all__ = [
 ]
 
 logger = logging.getLogger("django_quota.tokens")
-T = TypeVar("T")
 
 #: Seconds for which everybody takes a failed renewal as the answer, instead of asking Quota again.
 COOL_DOWN = 5
 #: Seconds that a lease outlives QUOTA_DEADLINE: the save of its owner comes after the call.
 LEASE_MARGIN = 5
-#: Seconds between two looks of a waiting caller, growing from the first to the second.
-POLL = (0.02, 0.5)
 #: Seconds to wait for the lock of a row. The holder may be our very caller.
 LOCK_PATIENCE = 2
 #: Seconds to go on trying to save: what Quota has answered exists nowhere else.
 SAVE_PATIENCE = 60
-#: At most so many renewals go on behind pages that do not wait for them.
-_background = BoundedSemaphore(8)
 
 
 @sensitive_variables()
@@ -88,8 +78,8 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
-    in_transaction = await sync_to_async(_in_transaction)()
-    apart = sync_to_async(_closing_connections, thread_sensitive=False)
+    in_transaction = await sync_to_async(locking.in_transaction)()
+    apart = sync_to_async(locking.closing_connections, thread_sensitive=False)
     return await apart(lambda: _renew_or_go_on(row, rejected, in_transaction))
 
 
@@ -125,23 +115,17 @@ def renew(account: ProviderAccount) -> None:
     _renew_from_here(row, row.access_token, None)
 
 
-def _in_transaction() -> bool:
-    """Is the caller in a transaction, whose rollback would bring a spent token back?"""
-    connection = connections[router.db_for_write(QuotaToken)]
-    return connection.in_atomic_block or not connection.get_autocommit()
-
-
 @sensitive_variables()
 def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | None) -> str:
     """Renew, on the caller's connection if that is in no transaction, else on one of our own."""
-    in_transaction = _in_transaction()
+    in_transaction = locking.in_transaction()
 
     def work() -> str:
         return _renew_or_go_on(row, rejected, in_transaction)
 
     if timeout is not None:
-        return _in_background(work, timeout)
-    return _apart(work).result() if in_transaction else work()
+        return locking.in_background(work, timeout)
+    return locking.apart(work).result() if in_transaction else work()
 
 
 @sensitive_variables()
@@ -160,43 +144,6 @@ def _renew_or_go_on(row: QuotaToken, rejected: str | None, in_transaction: bool)
         raise
 
 
-def _in_background(work: Callable[[], T], timeout: float) -> T:
-    """Do `work` apart, and wait for it at most `timeout` seconds; a page must not hang.
-
-    Of such renewals only a few go on at once: while Quota hangs, each holds a connection.
-    """
-    if not _background.acquire(blocking=False):
-        raise ProviderUnavailable("Other tokens are being renewed; try again soon.")
-    future = _apart(work)
-    future.add_done_callback(lambda _: _background.release())
-    try:
-        return future.result(timeout)
-    except TimeoutError:
-        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
-
-
-def _apart(work: Callable[[], T]) -> "Future[T]":
-    """Do `work` in a thread of its own, hence on database connections of its own."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(_closing_connections(work))
-        except BaseException as error:
-            future.set_exception(error)
-
-    # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
-    Thread(target=run, name="django_quota-renewal").start()
-    return future
-
-
-def _closing_connections(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    finally:
-        connections.close_all()
-
-
 @sensitive_variables()
 def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str:
     """Claim, call, save; or wait for whoever is doing so. Holds no lock while it waits."""
@@ -204,10 +151,10 @@ def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str
     owner = secrets.token_hex(16)
     started = timezone.now()
     give_up = time.monotonic() + settings.deadline + LEASE_MARGIN
-    pause = POLL[0]
+    pause = locking.POLL[0]
     while True:
         try:
-            claimed = _patiently(
+            claimed = locking.patiently(
                 lambda: _claim(row, rejected, owner, started, apart=apart), LOCK_PATIENCE
             )
         except OperationalError:
@@ -219,7 +166,7 @@ def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str
         if time.monotonic() > give_up:
             raise ProviderUnavailable("Somebody else's renewal has not ended; try again soon.")
         time.sleep(pause)
-        pause = min(pause * 2, POLL[1])
+        pause = min(pause * 2, locking.POLL[1])
 
 
 def _not_to_be_had(apart: bool) -> QuotaError:
@@ -240,7 +187,7 @@ def _claim(
     """The row with our lease on it; or a token to go on with; or None: somebody else has it."""
     settings = get_settings()
     lease = timedelta(seconds=settings.deadline + LEASE_MARGIN)
-    with _locked(seen.pk, "access_token", "refresh_token") as row:
+    with locking.locked(seen.pk, "access_token", "refresh_token") as row:
         if row is None:
             if apart:
                 raise RefreshImpossibleHere(
@@ -305,7 +252,7 @@ def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
     """Save the new pair, which exists nowhere else: with all patience that there is."""
 
     def save() -> QuotaToken | None:
-        with _locked(claimed.pk, "access_token") as row:
+        with locking.locked(claimed.pk, "access_token") as row:
             if row is not None and row.version == claimed.version:
                 _write(row, reply)
             elif row is None or row.access_token != reply.access_token:
@@ -313,7 +260,7 @@ def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
                 revocation.queue_unless_kept(reply.refresh_token, row)
             return row
 
-    row = _patiently(save, SAVE_PATIENCE)
+    row = locking.patiently(save, SAVE_PATIENCE)
     if row is None:
         raise NotConnected("This user's Quota wallet was disconnected just now.")
     if row.needs_sign_in:
@@ -327,7 +274,7 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
     final = isinstance(error, ReauthenticationRequired)
 
     def save() -> tuple[QuotaToken | None, bool]:
-        with _locked(claimed.pk, "access_token") as row:
+        with locking.locked(claimed.pk, "access_token") as row:
             if row is None or (row.version, row.lease_owner) != (
                 claimed.version,
                 claimed.lease_owner,
@@ -341,7 +288,7 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
             row.save()
             return row, True
 
-    row, ours = _patiently(save, SAVE_PATIENCE)
+    row, ours = locking.patiently(save, SAVE_PATIENCE)
     if ours:
         logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
     if row is not None and _is_valid(row, rejected) and not (ours and final):
@@ -349,41 +296,6 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
     if not ours:  # nor is the verdict: whoever has the row now will find out
         raise ProviderUnavailable("Somebody else renews this token; try again soon.")
     raise error
-
-
-def _patiently(work: Callable[[], T], patience: float) -> T:
-    """`work`, repeated for `patience` seconds while the row is locked or the database away.
-
-    Waiting for a lock inside the database instead could take for ever, and its settings for that
-    belong to a connection, which a pool hands on to others.
-    """
-    give_up = time.monotonic() + patience
-    pause = POLL[0]
-    while True:
-        try:
-            return work()
-        except OperationalError:
-            connections[router.db_for_write(QuotaToken)].close_if_unusable_or_obsolete()
-            if time.monotonic() > give_up:
-                raise
-        time.sleep(pause)
-        pause = min(pause * 2, POLL[1])
-
-
-@contextmanager
-@sensitive_variables()
-def _locked(pk: Any, *secrets: str) -> Iterator[QuotaToken | None]:
-    """A short transaction that holds the lock of one token row: `select_for_update` by its own
-    primary key, without a join (MariaDB would lock the other table's row too). `secrets` are the
-    encrypted columns to load with it. Raises OperationalError at once if the row is locked."""
-    alias = router.db_for_write(QuotaToken)
-    rows = QuotaToken.objects.with_secrets(*secrets).filter(pk=pk)
-    with transaction.atomic(using=alias):
-        if connections[alias].vendor == "sqlite":
-            # It has no row locks. Writing first takes its one write lock, and waits for it; a
-            # transaction that reads first fails at once if another has written since.
-            rows.update(version=F("version"))
-        yield rows.select_for_update(nowait=True).first()
 
 
 @sensitive_variables()
@@ -396,7 +308,7 @@ def store(account: ProviderAccount, reply: provider.TokenReply, *, asked: str = 
     known, _created = QuotaToken.objects.get_or_create(account=account)
 
     def save() -> None:
-        with _locked(known.pk) as row:
+        with locking.locked(known.pk) as row:
             if row is None:
                 raise NotConnected("This user's Quota wallet was disconnected just now.")
             old = revocation.readable(row, "refresh_token")
@@ -407,7 +319,7 @@ def store(account: ProviderAccount, reply: provider.TokenReply, *, asked: str = 
             revocation.queue_unless_kept(old, row)
 
     try:
-        _patiently(save, LOCK_PATIENCE)
+        locking.patiently(save, LOCK_PATIENCE)
     except OperationalError:
         raise _not_to_be_had(apart=False) from None
 

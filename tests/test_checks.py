@@ -239,3 +239,21 @@ class TestCommandLine:
         assert "Traceback" not in done.stderr
         assert done.stderr.count("django_quota.E001") == 2
         assert done.stderr.count("django_quota.E003") == 1
+
+
+class TestErrorURL:
+    def test_that_leads_nowhere(self, settings: Any) -> None:
+        settings.QUOTA_ERROR_URL = "no_such_name"
+        (message,) = check_installation()
+        assert message.id == "django_quota.E005"
+        assert "'no_such_name'" in message.msg
+
+    def test_without_our_urls_in_the_project(self, settings: Any) -> None:
+        settings.ROOT_URLCONF = "django.contrib.auth.urls"
+        (message,) = check_installation()
+        assert message.id == "django_quota.E005"
+        assert 'include("django_quota.urls")' in str(message.hint)
+
+    def test_may_be_a_path(self, settings: Any) -> None:
+        settings.QUOTA_ERROR_URL = "/#sign-in"
+        assert check_installation() == []

@@ -13,7 +13,7 @@ from django.template import Context, Template
 from django.test import Client
 from django.utils import timezone
 
-from django_quota import tokens, wallet
+from django_quota import locking, wallet
 from django_quota.exceptions import (
     NotConnected,
     ProviderUnavailable,
@@ -118,12 +118,12 @@ class TestOnAPage:
         self, user: Any, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
     ) -> None:
         """Each holds a database connection for as long as Quota hangs."""
-        monkeypatch.setattr(tokens, "_background", threading.BoundedSemaphore(1))
+        monkeypatch.setattr(locking, "_background", threading.BoundedSemaphore(1))
         QuotaToken.objects.update(expires_at=timezone.now())
-        tokens._background.acquire()
+        locking._background.acquire()
         assert wallet.balance_for_page(user) == ("unavailable", None)
         assert sandbox.requests() == []
-        tokens._background.release()
+        locking._background.release()
         wallet.forget_balance(user)
         assert wallet.balance_for_page(user)[0] == "available"
 

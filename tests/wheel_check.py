@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "django_quota"
 
 SCRIPT = """
+import sys, types
 import django, django_quota
 from django.conf import settings
 settings.configure(
@@ -22,11 +23,14 @@ settings.configure(
     AUTHENTICATION_BACKENDS=["django_quota.backends.QuotaBackend"],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
-    ROOT_URLCONF="django_quota.urls", STATIC_URL="/static/", SECRET_KEY="x" * 60,
+    ROOT_URLCONF="project_urls", STATIC_URL="/static/", SECRET_KEY="x" * 60,
     QUOTA_CLIENT_ID="quota_client_x", QUOTA_CLIENT_SECRET="quota_secret_x",
     FIELD_ENCRYPTION_KEY="vX3nCwr9nK8x0NQ2Pq7m3dZ1l5yTtG6hR4bJ8sKfE0U=",
 )
 django.setup()
+from django.urls import include, path
+urls = sys.modules["project_urls"] = types.ModuleType("project_urls")
+urls.urlpatterns = [path("auth/quota/", include("django_quota.urls"))]
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
 from django.template.loader import get_template

@@ -1,0 +1,114 @@
+"""Locks on a token row, and work on database connections of our own.
+
+Whoever asks for a token may be in a transaction, hold the row's lock, or be a page that must not
+wait: what a renewal does to the database must stand whatever becomes of them.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import BoundedSemaphore, Thread
+from typing import Any, TypeVar
+
+from django.db import OperationalError, connections, router, transaction
+from django.db.models import F
+from django.views.decorators.debug import sensitive_variables
+
+from .exceptions import ProviderUnavailable
+from .models import QuotaToken
+
+__all__ = [
+    "POLL",
+    "apart",
+    "closing_connections",
+    "in_background",
+    "in_transaction",
+    "locked",
+    "patiently",
+]
+
+T = TypeVar("T")
+
+#: Seconds between two looks of a waiting caller, growing from the first to the second.
+POLL = (0.02, 0.5)
+#: At most so many renewals go on behind pages that do not wait for them.
+_background = BoundedSemaphore(8)
+
+
+def in_transaction() -> bool:
+    """Is the caller in a transaction, whose rollback would bring a spent token back?"""
+    connection = connections[router.db_for_write(QuotaToken)]
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def in_background(work: Callable[[], T], timeout: float) -> T:
+    """Do `work` apart, and wait for it at most `timeout` seconds; a page must not hang.
+
+    Of such renewals only a few go on at once: while Quota hangs, each holds a connection.
+    """
+    if not _background.acquire(blocking=False):
+        raise ProviderUnavailable("Other tokens are being renewed; try again soon.")
+    future = apart(work)
+    future.add_done_callback(lambda _: _background.release())
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
+
+
+def apart(work: Callable[[], T]) -> "Future[T]":
+    """Do `work` in a thread of its own, hence on database connections of its own."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(closing_connections(work))
+        except BaseException as error:
+            future.set_exception(error)
+
+    # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
+    Thread(target=run, name="django_quota-renewal").start()
+    return future
+
+
+def closing_connections(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        connections.close_all()
+
+
+def patiently(work: Callable[[], T], patience: float) -> T:
+    """`work`, repeated for `patience` seconds while the row is locked or the database away.
+
+    Waiting for a lock inside the database instead could take for ever, and its settings for that
+    belong to a connection, which a pool hands on to others.
+    """
+    give_up = time.monotonic() + patience
+    pause = POLL[0]
+    while True:
+        try:
+            return work()
+        except OperationalError:
+            connections[router.db_for_write(QuotaToken)].close_if_unusable_or_obsolete()
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, POLL[1])
+
+
+@contextmanager
+@sensitive_variables()
+def locked(pk: Any, *secrets: str) -> Iterator[QuotaToken | None]:
+    """A short transaction that holds the lock of one token row: `select_for_update` by its own
+    primary key, without a join (MariaDB would lock the other table's row too). `secrets` are the
+    encrypted columns to load with it. Raises OperationalError at once if the row is locked."""
+    alias = router.db_for_write(QuotaToken)
+    rows = QuotaToken.objects.with_secrets(*secrets).filter(pk=pk)
+    with transaction.atomic(using=alias):
+        if connections[alias].vendor == "sqlite":
+            # It has no row locks. Writing first takes its one write lock, and waits for it; a
+            # transaction that reads first fails at once if another has written since.
+            rows.update(version=F("version"))
+        yield rows.select_for_update(nowait=True).first()
