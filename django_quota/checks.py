@@ -69,8 +69,8 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
     except NoReverseMatch:
         messages.append(
             Error(
-                f"QUOTA_ERROR_URL is {conf.get_settings().error_url!r}, neither a path nor the name "
-                "of a URL of this project.",
+                f"QUOTA_ERROR_URL is {conf.get_settings().error_url!r}, neither a path nor the "
+                "name of a URL of this project.",
                 hint='Is path("auth/quota/", include("django_quota.urls")) in your URLs? Else set '
                 'it to a path such as "/".',
                 id="django_quota.E005",
