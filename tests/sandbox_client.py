@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urljoin, urlsplit
@@ -53,6 +54,13 @@ class Sandbox:
         """What Quota was asked since `forget_requests`: "POST /oauth/token" and so on."""
         seen = self.call("GET", "/sandbox/requests")["requests"]
         return [f"{r['method']} {r['path']}" for r in seen]
+
+    def wait_for(self, request: str) -> None:
+        """Until Quota is done with `request`, which is noted at its end."""
+        give_up = time.monotonic() + 20
+        while request not in self.requests():
+            assert time.monotonic() < give_up, f"{request} has not ended"
+            time.sleep(0.05)
 
     def forget_requests(self) -> None:
         self.call("DELETE", "/sandbox/requests")

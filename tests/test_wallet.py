@@ -94,8 +94,9 @@ class TestOnAPage:
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(wallet, "PAGE_WAIT", 0.2)
-        sandbox.set(latency={"/v1/balance": 2})
+        sandbox.set(latency={"/v1/balance": 1})
         assert wallet.balance_for_page(user) == ("unavailable", None)
+        sandbox.wait_for("GET /v1/balance")  # or the next test would find it in the log
 
     def test_a_renewal_goes_on_when_the_page_has_gone(
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
