@@ -6,6 +6,7 @@ from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import truncatechars
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -21,6 +22,10 @@ TOKEN_FIELDS: list[Any] = [
     for field in QuotaToken._meta.fields
     if field.name not in (*SECRETS, "id", "lease_owner", "lease_until")
 ]
+
+
+#: Characters of a username in a list; those that we make would push the other columns out.
+USERNAME_WIDTH = 20
 
 
 class QuotaTokenInline(admin.StackedInline):  # type: ignore[type-arg]
@@ -39,7 +44,7 @@ class QuotaTokenInline(admin.StackedInline):  # type: ignore[type-arg]
 class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Who is who at Quota."""
 
-    list_display = ["__str__", "name", "user", "token_status", "last_sign_in_at"]
+    list_display = ["__str__", "name", "username", "token_status", "last_sign_in_at"]
     list_select_related = ["user", "token"]
     list_filter = ["token__status", "provider", "created_at", "last_sign_in_at"]
     search_fields = ["external_id", "email", "name"]
@@ -62,6 +67,10 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         return [*self.search_fields, *_user_search_fields("user")]
+
+    @admin.display(description=_("user"), ordering="user")
+    def username(self, account: ProviderAccount) -> str:
+        return truncatechars(str(account.user), USERNAME_WIDTH)
 
     @admin.display(description=_("wallet"), ordering="token__status")
     def token_status(self, account: ProviderAccount) -> str:
@@ -88,7 +97,7 @@ class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("user"), ordering="account__user")
     def user(self, token: QuotaToken) -> str:
-        return str(token.account.user)
+        return truncatechars(str(token.account.user), USERNAME_WIDTH)
 
     @admin.action(description=_("Refresh the selected tokens at Quota"), permissions=["change"])
     def refresh_tokens(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:

@@ -151,10 +151,11 @@ class TestEnvironment:
         ai._shared_async_client.cache_clear()
 
     def assert_clean(self, client: Any) -> None:
-        request = client._build_request(
-            client._prepare_options(openai._models.FinalRequestOptions(method="get", url="/models"))
-        )
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        sent: list[Any] = []
+        client._client.event_hooks = {"request": [sent.append]}
+        client.models.list()
+        client._client.event_hooks = {"request": []}
+        headers = {name.lower(): value for name, value in sent[0].headers.items()}
         assert "x-theirs" not in headers
         assert "openai-organization" not in headers
         assert "openai-project" not in headers

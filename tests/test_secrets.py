@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import openai
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
@@ -157,6 +158,32 @@ def test_an_error_page_of_django_hides_them(
         assert_none(report.get_traceback_html(), "a report", known)
     else:
         pytest.fail("Quota was not down")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 500])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_page_after_an_ai_call_hides_them(
+    person: Person, sandbox: Sandbox, status: int, stream: bool, settings: Any
+) -> None:
+    """Also the page of DEBUG=True, which shows every local variable, those of the SDK included."""
+    person.sign_in()
+    user = get_user_model().objects.get()
+    known = secrets_of(QuotaToken.objects.get())
+    sandbox.set(fail={"path": "/v1/chat/completions", "status": status, "times": 1})
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    settings.DEBUG = True
+    with pytest.raises(openai.APIStatusError) as caught:
+        ai.openai_client(user).chat.completions.create(
+            model="gpt-4o-mini", messages=messages, stream=stream
+        )
+    assert caught.value.__traceback__ is not None
+    report = ExceptionReporter(
+        RequestFactory().get("/"),
+        type(caught.value),
+        caught.value,
+        caught.value.__traceback__.tb_next,
+    )
+    assert_none(report.get_traceback_html(), "a report", known)
 
 
 def test_a_wrong_key_is_not_named(person: Person, settings: Any, client: Client) -> None:

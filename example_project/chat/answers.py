@@ -38,12 +38,13 @@ def answer(user: User | AnonymousUser, question: str) -> Iterator[Event]:
             stream=True,
         )
         # When the reader goes away, Django closes this generator, and this closes the stream.
+        usage = None
         with chunks:
             for chunk in chunks:
+                usage = record_usage(user, chunk) or usage  # the last one says what it cost
                 for choice in chunk.choices:
                     if choice.delta.content:
                         yield "delta", {"text": choice.delta.content}
-        usage = record_usage(user, chunk)
         yield "done", {"cost": usage.cost, "balance": usage.balance} if usage else {}
     except openai.APIError as error:
         yield "error", advice(translate_error(error))

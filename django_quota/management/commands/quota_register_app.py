@@ -36,7 +36,8 @@ class Command(BaseCommand):
             action="append",
             metavar="URI",
             help="a callback, exactly as it will be sent, such as "
-            "https://yourapp.com/auth/quota/callback; repeatable",
+            "https://yourapp.com/auth/quota/callback; repeatable; those that are given replace "
+            "those that are registered",
         )
         parser.add_argument(
             "--scope",
@@ -80,7 +81,10 @@ class Command(BaseCommand):
                 client_id=options["client_id"],
             )
         except QuotaError as error:
-            raise CommandError(f"{error} Is the session token right, and the app yours?") from None
+            raise CommandError(
+                f"{error} Is the session token right, the app yours, and "
+                "every URI https (or http on localhost)?"
+            ) from None
         values = _settings(saved)
         if options["env_file"]:
             _update(options["env_file"], values)

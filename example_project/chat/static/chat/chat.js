@@ -7,7 +7,9 @@ const button = form.querySelector("button");
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!button.disabled) ask();
+  if (button.disabled) return;
+  if (question.value.trim()) ask();
+  else question.focus();
 });
 
 question.addEventListener("keydown", (event) => {
@@ -61,6 +63,7 @@ function show(exchange, kind, data) {
     part(exchange, "link").href = data.url;
     part(exchange, "link").hidden = !data.url;
     part(exchange, "error").hidden = false;
+    question.value ||= part(exchange, "question").textContent; // nothing has to be typed again
   }
   if (following) form.scrollIntoView({ block: "end" });
 }
