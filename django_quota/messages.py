@@ -1,20 +1,38 @@
 """What a person is told when a sign-in fails: a closed set of codes, each with words.
 
-The code travels in the URL as `?quota_error=<code>`; nothing else of a failure is shown.
+The code travels in the URL as `?quota_error=<code>`, and with it, as `quota_ref`, a reference that
+also stands in the log; nothing else of a failure is shown.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
+from django.http import HttpRequest
+from django.utils.crypto import get_random_string
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from .exceptions import QuotaError
+from .web import safe_next, single, url_with
 
-__all__ = ["SIGN_IN_ERRORS", "UNKNOWN", "SignInError", "code_of", "describe"]
+__all__ = [
+    "SIGN_IN_ERRORS",
+    "UNKNOWN",
+    "SignInError",
+    "code_of",
+    "describe",
+    "explain",
+    "new_reference",
+]
 
 Text = str | Promise
+
+#: Read out over the telephone, so without 0 and O, 1 and I.
+_REFERENCE_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+_REFERENCE = re.compile(f"[{_REFERENCE_LETTERS}]{{8}}")
 
 
 @dataclass(frozen=True)
@@ -157,8 +175,29 @@ def code_of(error: QuotaError) -> str:
     return error.code if error.code in SIGN_IN_ERRORS else "provider_unavailable"
 
 
+def new_reference() -> str:
+    """A name for one failure: the person is shown it, and the log line has it."""
+    return get_random_string(8, _REFERENCE_LETTERS)
+
+
 def describe(code: str | None) -> SignInError | None:
     """The words for a code from a URL: None without one, general words for a strange one."""
     if not code:
         return None
     return SIGN_IN_ERRORS.get(code, UNKNOWN)
+
+
+def explain(request: HttpRequest) -> dict[str, Any]:
+    """What a page shows of the failure that its address names, as a template's context.
+
+    `error` is None where it names none. Nothing is shown that is not ours: addresses are anybody's.
+    """
+    reference = single(request, "quota_ref") or ""
+    retry = "connect" if single(request, "quota_retry") == "connect" else "start"
+    return {
+        "error": describe(request.GET.get("quota_error")),
+        "reference": reference if _REFERENCE.fullmatch(reference) else "",
+        "retry_url": url_with(
+            f"django_quota:{retry}", next=safe_next(request, single(request, "next"))
+        ),
+    }

@@ -6,7 +6,8 @@ __all__ = ["sign_in_failed", "signed_in", "wallet_connected", "wallet_disconnect
 
 #: A sign-in with Quota succeeded. Arguments: request, user, account.
 signed_in = Signal()
-#: A sign-in with Quota failed. Arguments: request, code (str), reason (str, for the log).
+#: A sign-in with Quota failed. Arguments: request, code (str), reason (str, for the log), reference
+#: (str: on the person's page and in the log).
 sign_in_failed = Signal()
 #: A wallet was connected to a user who was signed in already. Arguments: user, account.
 wallet_connected = Signal()

@@ -64,6 +64,7 @@ class SignInView(View):
         # Not the base classes' own, which read OIDC_* settings.
         View.__init__(self, **kwargs)
         self.next = ""
+        self.retry = ""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -72,12 +73,17 @@ class SignInView(View):
             return private(self.login_failure(error))
 
     def login_failure(self, error: QuotaError) -> HttpResponseBase:
-        """Say in the log why, tell the project's signal, and show the person words for it."""
+        """Tell the log, the project's signal and the person, all under one reference."""
         self.error_code = messages.code_of(error)
+        self.reference = messages.new_reference()
         level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
-        logger.log(level, "sign-in failed: %s: %s", self.error_code, error)
+        logger.log(level, "sign-in failed: %s: %s [%s]", self.error_code, error, self.reference)
         sign_in_failed.send(
-            sender=type(self), request=self.request, code=self.error_code, reason=str(error)
+            sender=type(self),
+            request=self.request,
+            code=self.error_code,
+            reason=str(error),
+            reference=self.reference,
         )
         return HttpResponseRedirect(self.failure_url)
 
@@ -88,7 +94,12 @@ class SignInView(View):
             target = get_settings().error_url
         except ConfigurationError:
             target = "django_quota:error"
-        query = {"quota_error": self.error_code, "next": safe_next(self.request, self.next)}
+        query = {
+            "quota_error": self.error_code,
+            "quota_ref": self.reference,
+            "quota_retry": self.retry,
+            "next": safe_next(self.request, self.next),
+        }
         try:
             return url_with(target, **query)
         except NoReverseMatch:  # `manage.py check` says so; a person must not see a 500
@@ -144,6 +155,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                 return HttpResponseRedirect(self.success_url)
             raise SignInFailed("state_mismatch", "no sign-in with this state in this session")
         self.next = started.next
+        self.retry = "connect" if started.user_pk is not None else ""
         reply = self.exchange(started)
         if started.user_pk is not None:
             return self.connect_wallet(started, reply)
@@ -163,7 +175,9 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                     "state_mismatch", "the session was ended in another tab meanwhile"
                 ) from None
             self.request.session = type(session)(session.session_key)
-            self.request.session.modified = True
+            # One that lives in its cookie has yet to be sent. Any other is saved already, and
+            # saving it again would be a 400 if it is ended in another tab during those calls.
+            self.request.session.modified = not session.exists(session.session_key or "")
         return started
 
     @sensitive_variables()
@@ -327,6 +341,7 @@ class ConnectView(SignInView):
         return render(request, self.template_name, context)
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
+        self.retry = "connect"
         self.next = safe_next(request, request.POST.get("next"))
         if not request.user.is_authenticated:
             return redirect_to_login(reverse("django_quota:connect"))
@@ -382,11 +397,7 @@ class ErrorView(View):
     template_name = "django_quota/error.html"
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
-        error = messages.describe(request.GET.get("quota_error")) or messages.UNKNOWN
-        next_url = safe_next(request, single(request, "next"))
-        context = {
-            "error": error,
-            "retry_url": url_with("django_quota:start", next=next_url),
-            "home_url": "/",
-        }
+        context = messages.explain(request)
+        context["error"] = context["error"] or messages.UNKNOWN
+        context["home_url"] = "/"
         return private(render(request, self.template_name, context))

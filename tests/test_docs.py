@@ -11,7 +11,8 @@ from django_quota.conf import REQUIRED, Settings
 from django_quota.messages import SIGN_IN_ERRORS
 from django_quota.urls import urlpatterns
 
-README = (Path(__file__).resolve().parent.parent / "README.rst").read_text()
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.rst").read_text()
 
 
 def table_row(name: str) -> str:
@@ -50,6 +51,12 @@ def test_codes_in_the_troubleshooting_table_exist() -> None:
     section = README.split("When something goes wrong")[1].split("\nTemplates\n")[0]
     codes = set(re.findall(r"^``(\w+)`` ", section, re.MULTILINE))
     assert codes - {"invalid_redirect_uri"} <= set(SIGN_IN_ERRORS)  # that one is Quota's own
+
+
+def test_the_page_of_error_codes_has_them_all() -> None:
+    page = (ROOT / "docs/errors.rst").read_text()
+    listed = re.findall(r"^``(\w+)`` ", page.split("The codes\n")[1], re.MULTILINE)
+    assert listed == list(SIGN_IN_ERRORS)
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"manage\.py (quota_\w+)", README))))

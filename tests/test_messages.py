@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.test import RequestFactory
 from django.utils.functional import Promise
 
 import django_quota
 from django_quota import exceptions
-from django_quota.messages import SIGN_IN_ERRORS, UNKNOWN, SignInError, describe
+from django_quota.messages import (
+    SIGN_IN_ERRORS,
+    UNKNOWN,
+    SignInError,
+    describe,
+    explain,
+    new_reference,
+)
 
 PACKAGE = Path(django_quota.__file__).parent
 CODES = [
@@ -112,3 +121,36 @@ def test_a_strange_code_is_not_repeated(code: str) -> None:
     assert words is UNKNOWN
     assert isinstance(words, SignInError)
     assert words.code == "unknown"
+
+
+class TestExplain:
+    def page(self, **query: str) -> dict[str, Any]:
+        return explain(RequestFactory().get("/", query))
+
+    def test_of_an_address_that_names_nothing(self) -> None:
+        assert self.page() == {"error": None, "reference": "", "retry_url": "/auth/quota/start"}
+
+    def test_shows_a_reference(self) -> None:
+        reference = new_reference()
+        assert self.page(quota_ref=reference)["reference"] == reference
+
+    @pytest.mark.parametrize(
+        "text", ["call 555-0100", "ABCDEFG", "ABCDEFGHI", "ABCDEFG\n", "abcdefgh"]
+    )
+    def test_shows_no_words_of_a_strangers(self, text: str) -> None:
+        assert self.page(quota_ref=text)["reference"] == ""
+
+    def test_references_differ(self) -> None:
+        assert len({new_reference() for _ in range(100)}) == 100
+
+    def test_tries_again_where_it_failed(self) -> None:
+        assert self.page(quota_retry="connect", next="/a")["retry_url"] == (
+            "/auth/quota/connect?next=%2Fa"
+        )
+
+    @pytest.mark.parametrize("retry", ["logout", "//evil.example", ""])
+    def test_tries_nothing_else(self, retry: str) -> None:
+        assert self.page(quota_retry=retry)["retry_url"] == "/auth/quota/start"
+
+    def test_keeps_only_a_next_of_this_site(self) -> None:
+        assert self.page(next="//evil.example")["retry_url"] == "/auth/quota/start"

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from .. import accounts, messages, money, wallet
-from ..web import safe_next, url_with
+from ..web import url_with
 
 register = template.Library()
 
@@ -73,14 +73,7 @@ def quota_buy_credits(
 def quota_error(context: Context) -> dict[str, Any]:
     """Words for `?quota_error=<code>` in the address of this page; nothing without one."""
     request = context.get("request")
-    if request is None:
-        return {"error": None}
-    next_url = safe_next(request, request.GET.get("next"))
-    return {
-        "error": messages.describe(request.GET.get("quota_error")),
-        "retry_url": url_with("django_quota:start", next=next_url),
-        "retry_text": _("Try again"),
-    }
+    return messages.explain(request) if request is not None else {"error": None}
 
 
 @register.filter
