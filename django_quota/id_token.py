@@ -36,9 +36,18 @@ _SIGNATURE_ONLY: "Options" = {
     "verify_jti": False,
 }
 _END_OF_TIME = 1 << 53  # Unix time; a larger number is no time, and no float is exact there
+#: Seconds after which no honest sign-in is still on its way (OpenID Connect Core 1.0 section
+#: 3.1.3.7 item 10).
+MAX_AGE = 86_400
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_TOKEN_LENGTH = 16_384
+#: Without one of these an id_token says nothing (OpenID Connect Core 1.0 section 2); the nonce,
+#: because we always send one.
+_REQUIRED = ("iss", "sub", "aud", "exp", "iat", "nonce")
 MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0 section 2
+
+
+_BAD_HEADER = "the id_token's header cannot be followed (crit, or a kid that is no string)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +114,21 @@ def key_id(token: object) -> str | None:
     Raises SignInFailed if `token` is not a JWT signed with RS256.
     """
     if not isinstance(token, str) or not token:
-        raise _refuse("the reply has no id_token")
+        raise _refuse("the reply has no usable id_token")
     if len(token) > MAX_TOKEN_LENGTH:
         raise _refuse("the id_token is too long")
     try:
         header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, RecursionError):
+    except (jwt.DecodeError, ValueError, RecursionError):
         raise _refuse("the id_token is not a JWT") from None
+    except jwt.PyJWTError:
+        raise _refuse(_BAD_HEADER) from None
     if header.get("alg") != ALGORITHM:
         raise _refuse("the id_token is not signed with RS256")
-    if "crit" in header:  # RFC 7515 section 4.1.11: not understood, so refused
-        raise _refuse("the id_token has critical headers")
     kid = header.get("kid")
-    if kid is not None and not isinstance(kid, str):
-        raise _refuse("the id_token's kid is not a string")
+    # RFC 7515 section 4.1.11: what is critical and not understood is refused. We understand none.
+    if "crit" in header or not isinstance(kid, str | None):
+        raise _refuse(_BAD_HEADER)
     return kid
 
 
@@ -163,11 +173,14 @@ def validate(
     (`invalid_id_token`) with a reason for the log. OpenID Connect Core 1.0 section 3.1.3.7.
     """
     claims = _verify_signature(token, keys)
+    for name in _REQUIRED:
+        if name not in claims:
+            raise _refuse(f"the id_token has no {name}")
     _check_parties(claims, issuer, audience)
     _check_times(claims, now, leeway)
-    sent = claims.get("nonce")
+    sent = claims["nonce"]
     if not isinstance(sent, str):
-        raise _refuse("the id_token has no nonce")
+        raise _refuse("the id_token's nonce is not a string")
     # JSON can carry a lone surrogate, which strict UTF-8 would refuse to encode.
     if not constant_time_compare(sent.encode("utf-8", "replace"), nonce):
         raise _refuse("the id_token's nonce is not the one that was sent (nonce mismatch)")
@@ -195,14 +208,14 @@ def _verify_signature(token: object, keys: Sequence[jwt.PyJWK]) -> dict[str, Any
 
 
 def _check_parties(claims: Mapping[str, Any], issuer: str, audience: str) -> None:
-    if claims.get("iss") != issuer:
+    if claims["iss"] != issuer:
         raise _refuse("the id_token's iss is not the issuer that discovery names")
-    subject = claims.get("sub")
+    subject = claims["sub"]
     if not isinstance(subject, str) or not subject or not subject.isprintable():
         raise _refuse("the id_token has no usable sub")
     if len(subject) > MAX_SUBJECT_LENGTH:
         raise _refuse("the id_token's sub is too long")
-    named = claims.get("aud")
+    named = claims["aud"]
     audiences = [named] if isinstance(named, str) else named
     if not isinstance(audiences, list) or audience not in audiences:
         raise _refuse("the id_token's aud is not our client id")
@@ -219,13 +232,12 @@ def _check_times(claims: Mapping[str, Any], now: float, leeway: int) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not abs(value) < _END_OF_TIME:  # so that NaN is refused too
             raise _refuse(f"the id_token's {name} is not a number")
-    for name in ("exp", "iat"):
-        if name not in times:
-            raise _refuse(f"the id_token has no {name}")
     if times["exp"] <= now - leeway:
         raise _refuse("the id_token has expired (exp); is this machine's clock right?")
     if times["iat"] > now + leeway:
         raise _refuse("the id_token is from the future (iat); is this machine's clock right?")
+    if times["iat"] < now - MAX_AGE - leeway:
+        raise _refuse("the id_token was issued long ago (iat); is this machine's clock right?")
     if times.get("nbf", now) > now + leeway:
         raise _refuse("the id_token is not valid yet (nbf); is this machine's clock right?")
 

@@ -166,7 +166,7 @@ class TestKid:
 class TestShape:
     @pytest.mark.parametrize("token", [None, "", 7, b"bytes", ["a.b.c"], {"id_token": "a.b.c"}])
     def test_that_is_no_text(self, token: object) -> None:
-        assert "has no id_token" in refusal(token)
+        assert "no usable id_token" in refusal(token)
 
     def test_of_a_megabyte(self) -> None:
         assert "too long" in refusal("a" * 1_000_000)
@@ -241,15 +241,14 @@ class TestShape:
 class TestParties:
     @pytest.mark.parametrize(
         "iss",
-        [..., None, "", 7, [ISSUER], "https://evil.example", f"{ISSUER}/", ISSUER.upper()],
+        [None, "", 7, [ISSUER], "https://evil.example", f"{ISSUER}/", ISSUER.upper()],
     )
     def test_foreign_issuer(self, iss: Any) -> None:
-        assert "iss" in refusal_of(iss=iss)
+        assert "iss is not the issuer" in refusal_of(iss=iss)
 
     @pytest.mark.parametrize(
         "aud",
         [
-            ...,
             None,
             "",
             7,
@@ -264,7 +263,7 @@ class TestParties:
         ],
     )
     def test_foreign_audience(self, aud: Any) -> None:
-        assert "aud" in refusal_of(aud=aud)
+        assert "aud is not our client id" in refusal_of(aud=aud)
 
     def test_a_part_of_the_audience_is_not_the_audience(self) -> None:
         assert "aud" in refusal_of(aud=f"{CLIENT_ID}-and-more")
@@ -288,7 +287,7 @@ class TestParties:
         assert "aud" in refusal_of(aud="other", azp=CLIENT_ID)
 
     @pytest.mark.parametrize(
-        "sub", [..., None, "", 7, True, ["a"], {"a": 1}, "a\x00b", "a\nb", "\ud800", "\u202ea"]
+        "sub", [None, "", 7, True, ["a"], {"a": 1}, "a\x00b", "a\nb", "\ud800", "\u202ea"]
     )
     def test_unusable_subject(self, sub: Any) -> None:
         assert "no usable sub" in refusal_of(sub=sub)
@@ -304,6 +303,12 @@ class TestParties:
         assert check(sign(claims(sub=sub))).subject == sub
 
 
+class TestRequiredClaims:
+    @pytest.mark.parametrize("name", ["iss", "sub", "aud", "exp", "iat", "nonce"])
+    def test_missing(self, name: str) -> None:
+        assert refusal_of(**{name: ...}) == f"the id_token has no {name}"
+
+
 class TestTimes:
     @pytest.mark.parametrize("exp", [NOW - LEEWAY + 1, NOW - LEEWAY + 0.5, NOW, NOW + 10**10])
     def test_not_expired(self, exp: float) -> None:
@@ -313,13 +318,17 @@ class TestTimes:
     def test_expired(self, exp: float) -> None:
         assert "has expired (exp)" in refusal_of(exp=exp)
 
-    @pytest.mark.parametrize("iat", [NOW + LEEWAY, NOW + LEEWAY - 0.5, NOW - 3600, 0])
+    @pytest.mark.parametrize("iat", [NOW + LEEWAY, NOW + LEEWAY - 0.5, NOW - 3600])
     def test_issued_by_now(self, iat: float) -> None:
         assert check(sign(claims(iat=iat)))
 
     @pytest.mark.parametrize("iat", [NOW + LEEWAY + 0.5, NOW + LEEWAY + 1, NOW * 1000])
     def test_issued_in_the_future(self, iat: float) -> None:
         assert "from the future (iat)" in refusal_of(iat=iat)
+
+    @pytest.mark.parametrize("iat", [NOW - 86_400 - LEEWAY - 0.5, 0, -1])
+    def test_issued_long_ago(self, iat: float) -> None:
+        assert "issued long ago (iat)" in refusal_of(iat=iat)
 
     @pytest.mark.parametrize("nbf", [..., NOW + LEEWAY, NOW, 0])
     def test_valid_by_now(self, nbf: Any) -> None:
@@ -328,10 +337,6 @@ class TestTimes:
     @pytest.mark.parametrize("nbf", [NOW + LEEWAY + 0.5, NOW + LEEWAY + 1])
     def test_not_yet_valid(self, nbf: float) -> None:
         assert "not valid yet (nbf)" in refusal_of(nbf=nbf)
-
-    @pytest.mark.parametrize("name", ["exp", "iat"])
-    def test_missing(self, name: str) -> None:
-        assert f"no {name}" in refusal_of(**{name: ...})
 
     @pytest.mark.parametrize("name", ["exp", "iat", "nbf"])
     @pytest.mark.parametrize("value", [None, True, False, str(NOW), "", [NOW], {"a": NOW}])
@@ -359,9 +364,9 @@ class TestTimes:
 
 
 class TestNonce:
-    @pytest.mark.parametrize("nonce", [..., None, 7, True, [NONCE], {"nonce": NONCE}])
-    def test_missing(self, nonce: Any) -> None:
-        assert "no nonce" in refusal_of(nonce=nonce)
+    @pytest.mark.parametrize("nonce", [None, 7, True, [NONCE], {"nonce": NONCE}])
+    def test_that_is_no_string(self, nonce: Any) -> None:
+        assert "nonce is not a string" in refusal_of(nonce=nonce)
 
     @pytest.mark.parametrize(
         "nonce", ["", "other", NONCE[:-1], f"{NONCE}x", NONCE.upper(), "\ud800", f"{NONCE}\ud800"]

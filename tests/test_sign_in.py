@@ -24,7 +24,7 @@ def failures() -> Any:
     """What the project's receiver of `sign_in_failed` was told."""
     told: list[tuple[str, str]] = []
 
-    def receiver(*, code: str, reason: str, **kwargs: Any) -> None:
+    def receiver(*, code: str, reason: str, **others: Any) -> None:
         told.append((code, reason))
 
     sign_in_failed.connect(receiver)
@@ -301,7 +301,7 @@ class TestTroubleshootingTableOfTheRecipe:
             ({"exp": 1_000_000_000}, "expired (exp); is this machine's clock right?"),
             ({"nonce": "another"}, "nonce mismatch"),
             ({"nonce": None}, "has no nonce"),
-            ({"sub": None}, "no usable sub"),
+            ({"sub": None}, "has no sub"),
         ],
     )
     def test_invalid_id_token(
@@ -322,7 +322,7 @@ class TestTroubleshootingTableOfTheRecipe:
     ) -> None:
         sandbox.set(omit_id_token=True)
         answer = person.sign_in()
-        assert_refused(answer, person.client, "invalid_id_token", caplog, "no id_token")
+        assert_refused(answer, person.client, "invalid_id_token", caplog, "no usable id_token")
 
     def test_403_insufficient_scope(self, person: Person, settings: Any) -> None:
         from django_quota import wallet
@@ -540,10 +540,11 @@ class TestRefused:
         settings.QUOTA_ERROR_URL = "/"
         back = person.at_quota(person.start(), allow=False)
         answer = person.come_back(back)
-        assert answer["Location"] == "/?quota_error=access_denied"
-        page = person.client.get("/?quota_error=access_denied").content.decode()
-        assert "You cancelled the sign-in" in page
-        assert "Try again" in page
+        path, query = wanted_at(answer)
+        assert (path, query["quota_error"]) == ("/", "access_denied")
+        page = person.client.get(answer["Location"]).content.decode()
+        for text in ("You cancelled the sign-in", "Try again", query["quota_ref"]):
+            assert text in page
 
     def test_a_strange_code_gets_general_words(self, client: Client) -> None:
         page = client.get("/auth/quota/error?quota_error=<script>").content.decode()
@@ -658,6 +659,14 @@ class TestConnect:
 
         assert [code for code, _ in failures] == ["state_mismatch"]
         assert not QuotaToken.objects.exists()
+
+    def test_a_failure_is_tried_again_as_what_it_was(self, person: Person, member: Any) -> None:
+        """A sign-in instead would leave this account for another one."""
+        url = person.client.post("/auth/quota/connect", {"next": "/?a=b"})["Location"]
+        answer = person.come_back(person.at_quota(url, allow=False))
+        page = person.client.get(answer["Location"]).content.decode()
+        assert 'href="/auth/quota/connect?next=%2F%3Fa%3Db"' in page
+        assert "/auth/quota/start" not in page
 
     def test_a_visitor_signs_in_first(self, client: Client) -> None:
         answer = client.get("/auth/quota/connect")
