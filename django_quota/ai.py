@@ -109,7 +109,7 @@ def translate_error(error: "APIError") -> QuotaError:
         )
     if status == 429:
         return RateLimited("The rate limit is reached; try again later.")
-    if status is not None and status < 500:
+    if status is not None and 400 <= status < 500:
         return RequestRefused(
             f"Quota refused the call (HTTP {status}).", status=status, provider_code=code
         )

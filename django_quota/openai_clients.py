@@ -71,6 +71,7 @@ class WalletClient(_WithoutEnvironment, OpenAI):
     def _prepare_options(self, options: Any) -> Any:
         # Asked for at each attempt, and here, where what it raises reaches the caller unchanged.
         _token.set(self._api_key_provider() if self._api_key_provider else self.api_key)
+        options.follow_redirects = False  # what is asked is for Quota and for nobody else
         return options
 
     def _custom_auth(self, security: Any) -> httpx2.Auth:
@@ -85,6 +86,7 @@ class AsyncWalletClient(_WithoutEnvironment, AsyncOpenAI):
 
     async def _prepare_options(self, options: Any) -> Any:
         _token.set(await self._api_key_provider() if self._api_key_provider else self.api_key)
+        options.follow_redirects = False
         return options
 
     @property

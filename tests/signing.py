@@ -93,6 +93,12 @@ def forge(header: Any, payload: Any, signature: bytes | None = None, *, key: str
     return f"{unsigned}.{b64(signature)}"
 
 
+def forge_rs512(header: Any, payload: Any) -> str:
+    unsigned = signing_input(header, payload)
+    signature = rsa_key().sign(unsigned.encode(), padding.PKCS1v15(), hashes.SHA512())
+    return f"{unsigned}.{b64(signature)}"
+
+
 def forge_hmac(header: Any, payload: Any, secret: bytes) -> str:
     unsigned = signing_input(header, payload)
     return f"{unsigned}.{b64(hmac.digest(secret, unsigned.encode(), hashlib.sha256))}"

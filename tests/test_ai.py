@@ -23,6 +23,7 @@ from django_quota.exceptions import (
 )
 from django_quota.models import QuotaToken
 from tests.sandbox_client import Person, Sandbox
+from tests.tiny_server import TinyServer, answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -218,6 +219,30 @@ class TestTranslateError:
         error = ai.translate_error(caught.value)
         assert type(error) is expected
         assert "quota_token_" not in repr(error)
+
+    @pytest.mark.parametrize("status", [301, 302, 307, 308])
+    def test_a_redirect_is_not_followed(self, user: Any, settings: Any, status: int) -> None:
+        """What the user asks for is for Quota alone, wherever a broken proxy points."""
+        with TinyServer() as quota, TinyServer() as elsewhere:
+            target = f"{elsewhere.origin}/v1/chat/completions"
+            quota.on("/v1/chat/completions", answer(status=status, Location=target))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(openai.APIError) as caught:
+                ai.openai_client(user).chat.completions.create(**HELLO)
+            assert type(ai.translate_error(caught.value)) is ProviderUnavailable
+
+            async def call() -> None:
+                client = ai.async_openai_client(user)
+                try:
+                    await client.chat.completions.create(**HELLO)
+                finally:
+                    await client._client.aclose()
+                    await sync_to_async(connections.close_all)()
+
+            with pytest.raises(openai.APIError):
+                asyncio.run(call())
+            assert len(quota.requests) == 2
+            assert elsewhere.requests == []
 
     def test_no_answer(self, user: Any, settings: Any) -> None:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"

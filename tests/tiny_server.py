@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -56,16 +58,23 @@ def json_answer(document: Any, *, status: int = 200, delay: float = 0, **headers
 #: Takes the request and closes the connection without a word.
 HANG_UP = Answer(keep=False)
 
+#: What to answer, or how to find out from the request.
+Answering = Answer | Callable[[Seen], Answer]
+
 
 @dataclass
 class TinyServer:
     """Answers each path with the answers given for it, in order; the last one is repeated."""
 
+    #: With a certificate, for https.
+    tls: ssl.SSLContext | None = None
     requests: list[Seen] = field(default_factory=list)
     connections: int = 0
     #: Bytes of answers that the other side's operating system has taken.
     bytes_sent: int = 0
-    _answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list), repr=False)
+    _answers: dict[str, list[Answering]] = field(
+        default_factory=lambda: defaultdict(list), repr=False
+    )
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
@@ -73,7 +82,8 @@ class TinyServer:
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
-        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "https" if self.tls else "http"
+        self.origin = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._run(self._accept)
         return self
 
@@ -85,7 +95,7 @@ class TinyServer:
             thread.join(5)
             assert not thread.is_alive()
 
-    def on(self, path: str, *answers: Answer) -> None:
+    def on(self, path: str, *answers: Answering) -> None:
         """From now on `path` is answered like this, whatever was planned for it before."""
         self._answers[path] = list(answers)
 
@@ -113,12 +123,15 @@ class TinyServer:
 
     def _serve(self, sock: socket.socket) -> None:
         try:
+            if self.tls:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+                self._open.append(sock)
             with sock.makefile("rb") as stream:
                 while (request := _read(stream)) is not None:
                     self.requests.append(request)
                     planned = self._answers[request.target.partition("?")[0]]
                     reply = planned.pop(0) if len(planned) > 1 else (planned or [_NOT_FOUND])[0]
-                    if not self._send(sock, reply):
+                    if not self._send(sock, reply if isinstance(reply, Answer) else reply(request)):
                         return
         except (OSError, ValueError):
             pass  # the client went away, as clients do, or does not speak HTTP
