@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -105,9 +106,8 @@ aget_balance = sync_to_async(get_balance)
 
 def _kept_balance(user: Any) -> Balance | None:
     kept = _cached(_key(user))
-    if not isinstance(kept, dict) or "credits" not in kept:
-        return None
-    return Balance(credits=kept["credits"])
+    credits = kept.get("credits", "") if isinstance(kept, dict) else ""
+    return Balance(credits=credits) if credits is None or type(credits) is int else None
 
 
 def _keep_balance(user: Any, balance: Balance) -> None:
@@ -203,7 +203,7 @@ def get_packages() -> tuple[Package, ...]:
     Raises ProviderUnavailable, ConfigurationError, RequestRefused. quota-protocol section 12.
     """
     kept = _cached(_PACKAGES_KEY)
-    if isinstance(kept, list):
+    with suppress(TypeError):  # kept by another version of this package, during a deployment
         return tuple(Package(**package) for package in kept)
     packages = provider.packages()
     _cache(_PACKAGES_KEY, [asdict(package) for package in packages], PACKAGES_TTL)

@@ -327,9 +327,16 @@ class TestViews:
         assert person.client.put(f"/auth/quota/{path}").status_code == 405
 
 
-def test_a_cache_that_holds_nonsense_is_asked_again(user: Any) -> None:
-    cache.set(f"django_quota.balance.{user.pk}", ["credits"])
+@pytest.mark.parametrize("kept", [["credits"], {}, {"credits": "1"}, {"credits": True}, 7])
+def test_a_cache_that_holds_nonsense_is_asked_again(user: Any, kept: Any) -> None:
+    cache.set(f"django_quota.balance.{user.pk}", kept)
     assert wallet.get_balance(user).credits == 1_000_000
+
+
+@pytest.mark.parametrize("kept", [[{"name": "of another version"}], ["text"], 7, "unavailable"])
+def test_a_cache_that_holds_other_packages_is_asked_again(user: Any, kept: Any) -> None:
+    cache.set("django_quota.packages", kept)
+    assert [package.name for package in wallet.get_packages()] != []
 
 
 class TestPoorCaches:
