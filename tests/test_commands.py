@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django_quota import accounts
 from django_quota.models import PendingRevocation
 from tests.sandbox_client import SCOPES, Person, Sandbox
+from tests.tiny_server import TinyServer, json_answer
 
 URI = "http://localhost:8000/auth/quota/callback"
 
@@ -54,6 +55,28 @@ class TestRegisterApp:
     def test_works_before_there_are_any_settings(self, settings: Any) -> None:
         del settings.QUOTA_CLIENT_ID, settings.QUOTA_CLIENT_SECRET
         assert "QUOTA_CLIENT_ID=" in register(name="My App", redirect_uri=[URI])
+
+    @pytest.mark.parametrize(
+        "saved",
+        [
+            {},
+            {"client_id": 7},
+            {"client_id": "quota_client_1", "client_secret": None},
+            {"client_id": "quota_client_1", "client_secret": "x\nPYTHONPATH=/evil"},
+            {"client_id": "quota_client_1 # a comment", "client_secret": "quota_secret_1"},
+            {"client_id": "quota_client_1", "client_secret": "${HOME}"},
+        ],
+    )
+    def test_writes_no_line_that_quota_thought_up(
+        self, saved: Any, settings: Any, tmp_path: Path
+    ) -> None:
+        env = tmp_path / ".env"
+        with TinyServer() as quota:
+            quota.on("/developers/apps", json_answer(saved))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(CommandError, match="no usable client_id or client_secret"):
+                register(name="My App", redirect_uri=[URI], env_file=env)
+        assert env.read_text() == ""
 
     def test_writes_an_env_file_that_only_its_owner_can_read(self, tmp_path: Path) -> None:
         env = tmp_path / ".env"

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -108,12 +109,17 @@ def _session_token() -> str:
 
 
 def _settings(saved: dict[str, Any]) -> dict[str, str]:
-    client_id = saved.get("client_id")
-    if not isinstance(client_id, str):
-        raise CommandError("Quota's answer names no client_id; look the app up in the dashboard.")
-    values = {"QUOTA_CLIENT_ID": client_id}
-    if isinstance(saved.get("client_secret"), str):  # only a new app's, and only this once
+    values = {"QUOTA_CLIENT_ID": saved.get("client_id")}
+    if "client_secret" in saved:  # only a new app's, and only this once
         values["QUOTA_CLIENT_SECRET"] = saved["client_secret"]
+    # They go into a file that is read as settings: nothing may start a line or a comment there.
+    if not all(
+        isinstance(v, str) and re.fullmatch(r"[\w.~+/=-]{1,500}", v) for v in values.values()
+    ):
+        raise CommandError(
+            "Quota's answer holds no usable client_id or client_secret; look the app up in the "
+            "dashboard."
+        )
     if get_settings().base_url != Settings.base_url:
         values["QUOTA_BASE_URL"] = get_settings().base_url
     return values
