@@ -4,10 +4,13 @@ Whoever asks for a token may be in a transaction, hold the row's lock, or be a p
 wait: what a renewal does to the database must stand whatever becomes of them.
 """
 
+import asyncio
+import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from threading import BoundedSemaphore, Thread
 from typing import Any, TypeVar
 
@@ -21,17 +24,20 @@ from .models import QuotaToken
 __all__ = [
     "POLL",
     "apart",
-    "closing_connections",
     "in_background",
     "in_transaction",
     "locked",
     "patiently",
+    "shared",
 ]
 
 T = TypeVar("T")
 
 #: Seconds between two looks of a waiting caller, growing from the first to the second.
 POLL = (0.02, 0.5)
+#: At most so many renewals go on for async code at once, each on a connection of its own.
+MAX_THREADS = 32
+_under_way: dict[Hashable, asyncio.Future[Any]] = {}
 #: At most so many renewals go on behind pages that do not wait for them.
 _background = BoundedSemaphore(8)
 
@@ -70,6 +76,26 @@ def apart(work: Callable[[], T]) -> "Future[T]":
     # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
     Thread(target=run, name="django_quota-renewal").start()
     return future
+
+
+async def shared(key: Hashable, work: Callable[[], T]) -> T:
+    """Do `work` in a thread apart, once for all tasks of this event loop that ask for `key`."""
+    mine = (asyncio.get_running_loop(), key)
+    if mine not in _under_way:
+        # Not in the loop's own executor, which looks up host names, too: it has few threads.
+        future = asyncio.wrap_future(_executor().submit(closing_connections, work))
+        _under_way[mine] = future
+        future.add_done_callback(lambda done: _under_way.pop(mine).exception())
+    return await asyncio.shield(_under_way[mine])
+
+
+@cache
+def _executor() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(MAX_THREADS, "django_quota-renewal")
+
+
+# A child process has none of its parent's threads.
+os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
 def closing_connections(work: Callable[[], T]) -> T:

@@ -72,15 +72,19 @@ def get_access_token(
     return _renew_from_here(row, rejected, timeout)
 
 
+@sensitive_variables()
 async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
-    """`get_access_token` for async code. A renewal runs in a thread of its own."""
+    """`get_access_token` for async code. The event loop waits for nothing, and tasks that want the
+    same renewal share one: it runs in a thread apart, and goes on if a task is cancelled."""
     row = await QuotaToken.objects.for_user(user).afirst()
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
     in_transaction = await sync_to_async(locking.in_transaction)()
-    apart = sync_to_async(locking.closing_connections, thread_sensitive=False)
-    return await apart(lambda: _renew_or_go_on(row, rejected, in_transaction))
+    return await locking.shared(
+        (row.pk, rejected, in_transaction),
+        lambda: _renew_or_go_on(row, rejected, in_transaction),
+    )
 
 
 @sensitive_variables()

@@ -17,7 +17,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from django_quota import accounts, fields, provider, revocation, tokens, transport
+from django_quota import accounts, fields, locking, provider, revocation, tokens, transport
 from django_quota.exceptions import (
     ConfigurationError,
     NotConnected,
@@ -216,6 +216,64 @@ class TestRenewal:
 
         assert fresh != renewed == row().access_token
         assert sandbox.requests() == RENEWAL
+
+    def test_tasks_of_one_loop_share_a_renewal(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """500 waiting tasks must not hold 500 threads and connections."""
+        expire()
+        work = []
+        renew = tokens._renew_or_go_on
+
+        def counted(*of: Any) -> str:
+            work.append(of)
+            return renew(*of)
+
+        monkeypatch.setattr(tokens, "_renew_or_go_on", counted)
+
+        async def all_of_them() -> list[str]:
+            asked = [tokens.aget_access_token(user) for _ in range(500)]
+            got = await asyncio.gather(*asked)
+            await sync_to_async(connections.close_all)()
+            return got
+
+        assert len(set(asyncio.run(all_of_them()))) == 1
+        assert len(work) == 1
+        assert sandbox.requests() == ["POST /oauth/token"]
+
+    def test_a_cancelled_task_takes_nothing_from_the_others(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        expire()
+        sandbox.set(latency={"/oauth/token": 0.5})
+
+        async def one_gives_up() -> str:
+            first = asyncio.create_task(tokens.aget_access_token(user))
+            second = asyncio.create_task(tokens.aget_access_token(user))
+            while not locking._under_way:
+                await asyncio.sleep(0.01)
+            first.cancel()
+            token = await second
+            await sync_to_async(connections.close_all)()
+            assert first.cancelled()
+            return token
+
+        assert asyncio.run(one_gives_up()) == row().access_token
+        assert sandbox.requests() == RENEWAL
+
+    def test_a_failure_is_every_tasks(self, user: Any, sandbox: Sandbox) -> None:
+        expire()
+        sandbox.set(fail={"path": "/oauth/token", "status": 503, "times": 1})
+
+        async def all_of_them() -> list[Any]:
+            asked = [tokens.aget_access_token(user) for _ in range(20)]
+            got = await asyncio.gather(*asked, return_exceptions=True)
+            await sync_to_async(connections.close_all)()
+            return got
+
+        assert {type(error) for error in asyncio.run(all_of_them())} == {ProviderUnavailable}
+        assert sandbox.requests() == ["POST /oauth/token"]
+        assert locking._under_way == {}
 
 
 class TestFailure:
