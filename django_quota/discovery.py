@@ -28,6 +28,7 @@ MIN_AGE, DEFAULT_AGE, MAX_AGE = 300, 3600, 86_400
 #: Seconds between two fetches of the keys for the sake of an unknown `kid`, and after a failure
 #: of a document that we still have: an attacker must not be able to make us hammer Quota.
 COOL_DOWN = 30
+_URL = re.compile(r"[!-~]{1,2000}")
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:/_~%\[\]-]{1,200}")
 
 #: Endpoints as the recipe has them, for what a discovery document leaves out.
@@ -131,6 +132,11 @@ class _Kept(Generic[T]):
             if old is None:
                 raise
             return old.value
+        except ConfigurationError:
+            # No outage: Quota answers, and the project has to. So it is told to everybody, rather
+            # than to one a cool-down while the others go on with what was true before.
+            self._document = None
+            raise
         age = min(max(DEFAULT_AGE if max_age is None else max_age, MIN_AGE), MAX_AGE)
         self._document = _Document(key=key, value=value, fresh_until=now + age)
         return value
@@ -204,9 +210,13 @@ def _issuer_advice(issuer: object) -> str:
 
 
 def origin_of(url: object) -> str:
-    """Where a URL that came from the network leads, "" if nowhere."""
+    """Where a URL that came from the network leads, "" if nowhere.
+
+    Only visible ASCII is in a URL (RFC 3986 section 2): other characters would be stripped, dropped
+    or encoded by what reads it next, or break that.
+    """
     try:
-        return origin(url) if isinstance(url, str) else ""
+        return origin(url) if isinstance(url, str) and _URL.fullmatch(url) else ""
     except ValueError:
         return ""
 

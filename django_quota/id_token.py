@@ -21,7 +21,7 @@ from .exceptions import SignInFailed
 if TYPE_CHECKING:
     from jwt.types import Options
 
-__all__ = ["ALGORITHM", "Identity", "key_id", "subject_of", "usable_keys", "validate"]
+__all__ = ["ALGORITHM", "Identity", "key_id", "unverified_claims", "usable_keys", "validate"]
 
 #: The only algorithm accepted, whatever the token's header says (RFC 8725 section 3.1).
 ALGORITHM = "RS256"
@@ -147,6 +147,11 @@ def _usable_key(member: object) -> jwt.PyJWK | None:
         return None
     if not isinstance(member.get("kid", ""), str):
         return None
+    operations = member.get("key_ops", ["verify"])  # RFC 7517 section 4.3
+    if not isinstance(operations, list) or "verify" not in operations:
+        return None
+    if "d" in member:  # a private key: PyJWT would look for its primes, for hours
+        return None
     try:
         key = jwt.PyJWK(member, ALGORITHM)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
@@ -242,15 +247,14 @@ def _check_times(claims: Mapping[str, Any], now: float, leeway: int) -> None:
         raise _refuse("the id_token is not valid yet (nbf); is this machine's clock right?")
 
 
-def subject_of(token: str) -> str | None:
-    """The `sub` of an id_token that came with a refresh, unverified; None if unreadable.
+def unverified_claims(token: str) -> dict[str, Any]:
+    """The claims of an id_token that came with a refresh, unverified; none if unreadable.
 
     The reply came straight from the token endpoint over TLS, which OpenID Connect Core 1.0
     section 3.1.3.7 item 6 accepts in place of the signature. Fetching keys here instead could
     fail between Quota's answer and our save, and lose the only copy of a rotated token.
     """
     try:
-        subject = jwt.decode(token, options={"verify_signature": False}).get("sub")
+        return jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):
-        return None
-    return subject if isinstance(subject, str) else None
+        return {}

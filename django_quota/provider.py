@@ -40,6 +40,9 @@ __all__ = [
 DEFAULT_TOKEN_LIFETIME = 3600
 MAX_TOKEN_LIFETIME = 30 * 86_400
 
+#: What fits into a redirect beside the endpoint; Django's limit for all of it is 16384.
+MAX_HINT_LENGTH = 8192
+
 #: RFC 6749 section 5.2: not about the grant, so no token is lost by it.
 _CLIENT_REFUSED = ("invalid_client", "unauthorized_client")
 
@@ -109,7 +112,7 @@ def end_session_url(*, id_token_hint: str, post_logout_redirect_uri: str) -> str
     """Where the browser is sent to sign out of Quota (OpenID Connect RP-Initiated Logout 1.0
     section 2), None if discovery names no such endpoint. Raises what `metadata` raises."""
     endpoint = metadata().end_session_endpoint
-    if endpoint is None:
+    if endpoint is None or len(id_token_hint) > MAX_HINT_LENGTH:
         return None
     query = {"id_token_hint": id_token_hint, "post_logout_redirect_uri": post_logout_redirect_uri}
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
@@ -233,7 +236,7 @@ def _lifetime(value: object) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return DEFAULT_TOKEN_LIFETIME
-    return int(value) if 0 < value <= MAX_TOKEN_LIFETIME else DEFAULT_TOKEN_LIFETIME
+    return int(value) if 1 <= value <= MAX_TOKEN_LIFETIME else DEFAULT_TOKEN_LIFETIME
 
 
 def _token_failure(reply: Reply) -> str:

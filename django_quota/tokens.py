@@ -10,6 +10,7 @@ of threads and processes make one call, and a rotating refresh token is spent on
 import logging
 import secrets
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -232,23 +233,32 @@ def _call_and_save(row: QuotaToken, rejected: str | None) -> str:
                 provider_code="no_refresh_token",
             )
         external_id = row.account.external_id  # no query between Quota's answer and our save
-        reply = provider.refresh(row.refresh_token)
-        _check_same_person(external_id, reply)
+        reply = _checked(provider.refresh(row.refresh_token), external_id)
     except (ReauthenticationRequired, ProviderUnavailable, ConfigurationError) as error:
         return _save_failure(row, rejected, error)
     return _save_reply(row, reply)
 
 
 @sensitive_variables()
-def _check_same_person(external_id: str, reply: provider.TokenReply) -> None:
-    """OpenID Connect Core 1.0 section 12.2: a renewed id_token must name the same `sub`."""
-    if reply.id_token is not None and id_token.subject_of(reply.id_token) != external_id:
+def _checked(reply: provider.TokenReply, external_id: str) -> provider.TokenReply:
+    """OpenID Connect Core 1.0 section 12.2: a renewed id_token names the same sub, iss and aud."""
+    if reply.id_token is None:
+        return reply
+    claims = id_token.unverified_claims(reply.id_token)
+    if claims.get("sub") != external_id:
         # Using it would charge a stranger's wallet; keeping the old token would try again for ever.
         raise ReauthenticationRequired(
             "The renewed tokens belong to somebody else and were dropped; let the user sign in "
             "again.",
             provider_code="other_subject",
         )
+    settings, audience = get_settings(), claims.get("aud")
+    ours = settings.client_id in (audience if isinstance(audience, list) else [audience])
+    if ours and claims.get("iss") in (settings.base_url, settings.issuer):
+        return reply
+    # The tokens are this person's. The id_token is but a hint for the sign-out: the old one serves.
+    logger.warning("a renewed id_token names another issuer or client, and was dropped")
+    return replace(reply, id_token=None)
 
 
 @sensitive_variables()

@@ -261,11 +261,13 @@ def _send(
                 json=_json_object(_body(response)),
             )
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        # `from None`: the foreign exception holds the request, and the request holds the secret.
-        raise ProviderUnavailable(
+        failure = ProviderUnavailable(
             f"Quota cannot be reached ({type(error).__name__}); try again later.",
             request_sent=not _never_left(error),
-        ) from None
+        )
+    # Only here, where the foreign exception is gone: it holds the socket, and the request, which
+    # holds the secret.
+    raise failure
 
 
 @sensitive_variables()
@@ -305,7 +307,7 @@ def _body(response: requests.Response) -> bytes:
     for chunk in response.iter_content(65536):
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
-            raise ValueError("reply too large")
+            raise ProviderUnavailable("Quota's answer is too large; check QUOTA_BASE_URL.")
     return bytes(body)
 
 

@@ -13,7 +13,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from django_quota import id_token
 from django_quota.exceptions import SignInFailed
-from django_quota.id_token import Identity, key_id, subject_of, usable_keys, validate
+from django_quota.id_token import Identity, key_id, unverified_claims, usable_keys, validate
 from tests.shown import shown
 from tests.signing import (
     CLIENT_ID,
@@ -569,13 +569,10 @@ class TestIdentity:
         assert self.of(picture=url).picture == url
 
 
-class TestSubjectOf:
-    def test_a_renewed_token(self) -> None:
-        assert subject_of(sign(claims(sub="ada", exp=1, nonce=...))) == "ada"
-
-    @pytest.mark.parametrize("sub", [..., None, 7, ["ada"], True])
-    def test_a_token_without_one(self, sub: Any) -> None:
-        assert subject_of(sign(claims(sub=sub))) is None
+class TestUnverifiedClaims:
+    def test_of_a_renewed_token(self) -> None:
+        said = claims(sub="ada", exp=1, nonce=...)
+        assert unverified_claims(sign(said)) == said
 
     @pytest.mark.parametrize(
         "token",
@@ -586,8 +583,8 @@ class TestSubjectOf:
             "\ud800",
             forge(RS256, b"[]"),
             forge(RS256, b"{"),
-            forge(RS256, b'{"a":' * 2000 + b"1" + b"}" * 2000),
+            forge(RS256, b"[" * 5000 + b"]" * 5000),
         ],
     )
     def test_something_else(self, token: str) -> None:
-        assert subject_of(token) is None
+        assert unverified_claims(token) == {}

@@ -371,6 +371,24 @@ class TestFailure:
 
         assert row().access_token == before.access_token
 
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"iss": "https://evil.example"},
+            {"aud": "quota_client_other"},
+            {"aud": []},
+        ],
+    )
+    def test_a_renewed_id_token_of_another_issuer_or_client_is_not_kept(
+        self, user: Any, sandbox: Sandbox, claims: dict[str, Any]
+    ) -> None:
+        before = row()
+        sandbox.set(id_token_overrides=claims)
+        expire()
+
+        assert tokens.get_access_token(user) != before.access_token
+        assert row().id_token == before.id_token
+
     def test_no_refresh_token_at_all(self, user: Any, sandbox: Sandbox) -> None:
         stored = row()
         stored.refresh_token = ""
