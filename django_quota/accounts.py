@@ -67,17 +67,32 @@ def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
     Only a verified address counts, and never a user with rights beyond their own: whoever can
     get an address verified at Quota would get those too.
     """
-    users = get_user_model()._default_manager.none()
-    field = get_user_model().get_email_field_name()
-    there = any(known.name == field for known in get_user_model()._meta.get_fields())
-    if there and get_settings().link_by_email and identity.email and identity.email_verified:
-        users = get_user_model()._default_manager.filter(
-            **{f"{field}__iexact": identity.email}, quota_accounts__isnull=True
-        )
-        for flag, wanted in (("is_active", True), ("is_staff", False), ("is_superuser", False)):
-            if isinstance(getattr(get_user_model(), flag, None), DeferredAttribute):
-                users = users.filter(**{flag: wanted})
+    model = get_user_model()
+    field = model.get_email_field_name()
+    there = any(known.name == field for known in model._meta.get_fields())
+    if not (there and get_settings().link_by_email and identity.email and identity.email_verified):
+        return model._default_manager.none()
+    users = _without_rights(model._default_manager.filter(quota_accounts__isnull=True))
+    alike = users.filter(**{f"{field}__iexact": identity.email})
+    # Databases take other letters for the same, too: a dotless i, an accent (CVE-2019-19844).
+    same = [user.pk for user in alike if _same_email(getattr(user, field), identity.email)]
+    return users.filter(pk__in=same)
+
+
+def _without_rights(users: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
+    """Those who may do nothing but what anybody may, as far as this user model knows of more."""
+    for flag, wanted in (("is_active", True), ("is_staff", False), ("is_superuser", False)):
+        if isinstance(getattr(users.model, flag, None), DeferredAttribute):
+            users = users.filter(**{flag: wanted})
+    for rights in users.model._meta.many_to_many:
+        if rights.name in ("groups", "user_permissions"):
+            users = users.filter(**{f"{rights.name}__isnull": True})
     return users
+
+
+def _same_email(one: str, other: str) -> bool:
+    """Equal but for the case of ASCII letters, the only ones that bytes have."""
+    return one.encode().lower() == other.encode().lower()
 
 
 def link(user: Any, identity: Identity) -> ProviderAccount:
@@ -192,9 +207,12 @@ def connect(user: Any, *, external_id: str, issuer: str, replaces: str = "") -> 
 def disconnect(user: Any) -> None:
     """Wipe the tokens of `user`'s wallet, and queue their revocation at Quota.
 
-    The link stays, so that the person finds their account again at the next sign-in.
+    The link stays for whoever has no other way in. A user with a password gets rid of it, too: it
+    may be to somebody else's Quota account, who could go on signing in as this user.
     """
     with transaction.atomic(using=router.db_for_write(QuotaToken)):
         for row in QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER):
             row.delete()
+        if user.has_usable_password():
+            ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).delete()
     wallet_disconnected.send(sender=ProviderAccount, user=user)

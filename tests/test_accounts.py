@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
+from django.contrib.auth.models import Group, Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 from django.test import RequestFactory
 
@@ -125,6 +127,13 @@ class TestIdentity:
         accounts.disconnect(user)
         assert sign_in(identity()) == user
 
+    def test_disconnecting_takes_back_what_connect_wallet_gave(self) -> None:
+        """The wallet may have been somebody else's, who could sign in as this user from then on."""
+        user = User.objects.create_user("ada", "ada@example.com", "password")
+        accounts.connect(user, external_id="sub-of-somebody", issuer="https://api.usequota.ai")
+        accounts.disconnect(user)
+        assert sign_in(identity("sub-of-somebody")) != user
+
 
 class TestLinkByEmail:
     @pytest.fixture(autouse=True)
@@ -146,6 +155,17 @@ class TestLinkByEmail:
     def test_an_unverified_one_is_not_enough(self, claim: Any) -> None:
         user = User.objects.create_user("ada", "ada@example.com", "x")
         assert sign_in(identity(email="ada@example.com", email_verified=claim)) != user
+
+    @pytest.mark.parametrize("rights", ["groups", "user_permissions"])
+    def test_one_with_rights_of_another_kind_is_not_linked(self, rights: str) -> None:
+        user = User.objects.create_user("ada", "ada@example.com", "x")
+        kind = ContentType.objects.get_for_model(User)
+        given = {
+            "groups": Group.objects.create(name="editors"),
+            "user_permissions": Permission.objects.create(codename="edit", content_type=kind),
+        }
+        getattr(user, rights).add(given[rights])
+        assert sign_in(identity(**verified("ada@example.com"))) != user
 
     @pytest.mark.parametrize("right", ["is_staff", "is_superuser"])
     def test_never_links_a_user_with_rights(self, right: str) -> None:
