@@ -7,17 +7,21 @@ once.
 
 import base64
 import hashlib
+import logging
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.cache import cache
 from django.utils.crypto import constant_time_compare
 
 from .conf import get_settings
 
 __all__ = ["LIFETIME", "MAX_PENDING", "PendingSignIn", "keep", "take"]
+
+logger = logging.getLogger("django_quota.pending")
 
 SESSION_KEY = "django_quota_pending"
 #: The oldest is dropped for the next one: a session must not grow without bound.
@@ -44,6 +48,11 @@ class PendingSignIn:
     code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)
     started_at: float = field(default_factory=time.time)
 
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            if not isinstance(getattr(self, known.name), known.type):  # type: ignore[arg-type]
+                raise TypeError(f"{known.name} is of another type")
+
     @property
     def code_challenge(self) -> str:
         """S256 of the verifier (RFC 7636 section 4.2)."""
@@ -53,21 +62,20 @@ class PendingSignIn:
 
 def keep(session: SessionBase, pending: PendingSignIn) -> None:
     """Remember `pending` in this browser's session."""
-    others = session.get(SESSION_KEY, [])[-(MAX_PENDING - 1) :]
-    session[SESSION_KEY] = [*others, asdict(pending)]
+    session[SESSION_KEY] = [*_kept(session)[-(MAX_PENDING - 1) :], asdict(pending)]
 
 
 def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
-    """The sign-in with this `state`, which is forgotten by that; None if there is none or it is
-    too old."""
+    """The sign-in with this `state`, which is forgotten by that; None if there is none, if it is
+    too old, or if somebody else takes it at this moment."""
     found: dict[str, Any] | None = None
     others = []
-    for item in session.get(SESSION_KEY, []):
+    for item in _kept(session):
         if state and constant_time_compare(item.get("state", ""), state):
             found = item
         else:
             others.append(item)
-    if found is None:
+    if found is None or not _is_first(str(state)):
         return None
     session[SESSION_KEY] = others
     try:
@@ -77,3 +85,23 @@ def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
     age = time.time() - started.started_at
     # The start may have been stamped by another server, whose clock is a little ahead.
     return started if -get_settings().clock_skew <= age <= LIFETIME else None
+
+
+def _kept(session: SessionBase) -> list[dict[str, Any]]:
+    """What is in the session, without what another version of this package may have put there."""
+    items = session.get(SESSION_KEY)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _is_first(state: str) -> bool:
+    """False for the second of two requests at once, which have both read the session as it was:
+    a code that is sent twice may cost its tokens (RFC 6749 section 4.1.2).
+
+    As good as the cache is: one for each process closes the gap within a process only.
+    """
+    digest = hashlib.sha256(state.encode()).hexdigest()
+    try:
+        return cache.add(f"django_quota:taken:{digest}", True, LIFETIME)
+    except Exception as error:  # a cache that is down must not stop a sign-in
+        logger.warning("the cache cannot be written: %s", type(error).__name__)
+        return True

@@ -26,6 +26,7 @@ from django.http import (
 from django.shortcuts import render, resolve_url
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 from mozilla_django_oidc.views import (
@@ -54,6 +55,8 @@ FAR_FUTURE = 1 << 40  # Unix time
 @method_decorator(login_not_required, name="dispatch")
 # No transaction of the project's (ATOMIC_REQUESTS) may be open while Quota is asked.
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
+# As Django's own login and logout: also in a project that has no CSRF middleware.
+@method_decorator(csrf_protect, name="dispatch")
 class SignInView(View):
     """What start, callback and connect have in common: a failure is a redirect with a code."""
 
@@ -175,9 +178,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                     "state_mismatch", "the session was ended in another tab meanwhile"
                 ) from None
             self.request.session = type(session)(session.session_key)
-            # One that lives in its cookie has yet to be sent. Any other is saved already, and
-            # saving it again would be a 400 if it is ended in another tab during those calls.
-            self.request.session.modified = not session.exists(session.session_key or "")
+            self.request.session.modified = True
         return started
 
     @sensitive_variables()
@@ -228,7 +229,10 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             # OpenID Connect Core 1.0 section 5.3.2: then it must not be used.
             logger.warning("userinfo is about another sub and was not used")
             return identity
-        return Identity.from_claims({**claims, **identity.claims})
+        # An address is verified by whoever names it, and by nobody else.
+        source = identity.claims if "email" in identity.claims else claims
+        verified = {"email_verified": source.get("email_verified")}
+        return Identity.from_claims({**claims, **identity.claims, **verified})
 
     @sensitive_variables()
     def sign_in(self, identity: Identity, reply: provider.TokenReply) -> HttpResponseBase:
@@ -349,12 +353,13 @@ class ConnectView(SignInView):
         return self.send_to_quota(
             get_settings().connect_scopes,
             user_pk=str(request.user.pk),
-            replaces=request.POST.get("replaces", ""),
+            replaces=request.POST.get("replaces", "")[: id_token.MAX_SUBJECT_LENGTH],
         )
 
 
 @method_decorator(login_not_required, name="dispatch")
 @method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(csrf_protect, name="dispatch")
 class LogoutView(OIDCLogoutView):  # type: ignore[misc]
     """POST logout: out of this site, then out of Quota. The recipe, "Sign out cleanly".
 

@@ -234,6 +234,19 @@ class TestSuccess:
         for response in (start, callback, error):
             assert response["Cache-Control"] == "no-store, private"
             assert response["Referrer-Policy"] == "same-origin"
+            assert response["X-Frame-Options"] == "DENY"
+
+    @pytest.mark.parametrize("path", ["connect", "logout", "checkout", "disconnect"])
+    def test_posts_need_a_csrf_token_also_without_the_middleware(
+        self, person: Person, settings: Any, path: str
+    ) -> None:
+        """As Django's own login and logout do."""
+        person.sign_in()
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Csrf" not in name]
+        strict = Client(enforce_csrf_checks=True, SERVER_NAME="localhost")
+        strict.cookies = person.client.cookies
+        assert strict.post(f"/auth/quota/{path}").status_code == 403
+        assert QuotaToken.objects.exists()
 
 
 class TestNext:
