@@ -1,5 +1,7 @@
 """What the README says is what the code does."""
 
+import ast
+import importlib
 import re
 from dataclasses import Field, fields
 from pathlib import Path
@@ -7,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from django_quota import bulk, tokens
 from django_quota.conf import REQUIRED, Settings
 from django_quota.messages import SIGN_IN_ERRORS
+from django_quota.models import REVOCATION_PERIOD
 from django_quota.urls import urlpatterns
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,3 +68,41 @@ def test_each_command_exists(command: str) -> None:
     from django.core.management import get_commands
 
     assert get_commands()[command] == "django_quota"
+
+
+def cited_tests() -> list[str]:
+    """`test_x.py::Class::test`, as the security pages name them."""
+    text = (ROOT / "docs/security/threat-model.rst").read_text() + (
+        ROOT / "SECURITY.md"
+    ).read_text()
+    return sorted(set(re.findall(r"`((?:tests/)?(?:hostile/)?test_\w+\.py(?:::\w+)*)`", text)))
+
+
+@pytest.mark.parametrize("cited", cited_tests())
+def test_each_test_that_the_security_pages_cite_exists(cited: str) -> None:
+    file, *names = cited.removeprefix("tests/").split("::")
+    body = ast.parse((ROOT / "tests" / file).read_text()).body
+    for name in names:
+        (found,) = [node for node in body if getattr(node, "name", "") == name]
+        body = getattr(found, "body", [])
+
+
+def test_the_security_pages_cite_tests() -> None:
+    assert len(cited_tests()) > 60
+
+
+def test_the_page_about_background_work_has_its_commands_and_their_exit_codes() -> None:
+    page = (ROOT / "docs/background-work.rst").read_text()
+    for command in ("quota_prune", "quota_refresh_tokens", "quota_reencrypt_tokens"):
+        assert re.search(rf"^``{command}`` ", page, re.MULTILINE)
+        assert re.search(rf"^{command} ", page, re.MULTILINE)
+    for module, name in re.findall(r"``django_quota\.(\w+)\.(\w+)\(\)``", page):
+        assert callable(getattr(importlib.import_module(f"django_quota.{module}"), name))
+
+
+def test_the_page_about_background_work_has_the_numbers_of_the_code() -> None:
+    page = re.sub(r"\s+", " ", (ROOT / "docs/background-work.rst").read_text())
+    assert REVOCATION_PERIOD.days == 30 and "for 30 days" in page
+    assert bulk.OUTAGE == 5 and "Five failures in a row" in page
+    assert bulk.LONGEST_PAUSE == 60 and "of more than a minute" in page
+    assert tokens.LEASE_MARGIN == 5 and "5 seconds after ``QUOTA_DEADLINE``" in page
