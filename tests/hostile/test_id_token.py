@@ -48,8 +48,12 @@ def by_hmac(secret: bytes) -> Sign:
 
 
 def times(**seconds: float) -> Change:
-    """Times so many seconds from now."""
-    return claims(**{name: int(time.time() + after) for name, after in seconds.items()})
+    """Times so many seconds from when the case runs."""
+
+    def change(provider: HostileProvider) -> None:
+        provider.claims |= {name: int(time.time() + after) for name, after in seconds.items()}
+
+    return change
 
 
 def claims_changed_after_signing(header: Any, claims: Any) -> str:
