@@ -15,17 +15,9 @@ from django.urls import reverse
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from . import accounts, messages, money, revocation, wallet
-from .exceptions import (
-    ConfigurationError,
-    InsufficientScope,
-    NotConnected,
-    ProviderUnavailable,
-    QuotaError,
-    RateLimited,
-    ReauthenticationRequired,
-    RequestRefused,
-)
+from . import accounts, money, revocation, wallet
+from .answers import answer
+from .exceptions import NotConnected, QuotaError, RequestRefused
 from .models import QuotaToken
 from .transport import within
 from .web import private, safe_next, single, url_with, wants_page
@@ -47,44 +39,14 @@ def _wallet_view(view: _View) -> _View:
     @wraps(view)
     def wrapped(request: HttpRequest) -> HttpResponseBase:
         if not request.user.is_authenticated:
-            return private(_sign_in_first(request, NotConnected("Nobody is signed in.")))
+            return answer(request, NotConnected("Nobody is signed in."))
         try:
             return private(view(request))
-        except (NotConnected, ReauthenticationRequired) as error:
-            return private(_sign_in_first(request, error))
         except QuotaError as error:
-            return private(_failed(request, error))
+            return answer(request, error)
 
     # Protected as Django's own login is: also in a project that has no CSRF middleware.
     return transaction.non_atomic_requests(login_not_required(csrf_protect(wrapped)))
-
-
-def _sign_in_first(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
-    # A user without any Quota account would leave their own session by signing in with one.
-    stranger = request.user.is_authenticated and accounts.account_of(request.user) is None
-    view = "django_quota:connect" if stranger else "django_quota:start"
-    if wants_page(request):
-        back = request.get_full_path() if request.method == "GET" else ""
-        return HttpResponseRedirect(url_with(view, next=back))
-    return JsonResponse({"error": {"code": error.code}, "login_url": reverse(view)}, status=401)
-
-
-def _failed(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
-    if wants_page(request):
-        if isinstance(error, RequestRefused):  # a package that is no longer on offer
-            wallet.forget_packages()
-            return HttpResponseRedirect(reverse("django_quota:packages"))
-        return HttpResponseRedirect(
-            url_with("django_quota:error", quota_error=messages.code_of(error))
-        )
-    if isinstance(error, InsufficientScope):
-        body = {"error": {"code": error.code}, "login_url": reverse("django_quota:start")}
-        return JsonResponse(body, status=403)
-    unavailable = isinstance(error, ProviderUnavailable | ConfigurationError)
-    response = JsonResponse({"error": {"code": error.code}}, status=503 if unavailable else 502)
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        response["Retry-After"] = str(error.retry_after)
-    return response
 
 
 @require_GET
@@ -181,12 +143,18 @@ def checkout(request: HttpRequest) -> HttpResponseBase:
         return HttpResponseRedirect(safe_next(request, single(request, "next")) or "/")
     next_url = safe_next(request, request.POST.get("next"))
     here = request.build_absolute_uri
-    payment_page = wallet.create_checkout(
-        request.user,
-        request.POST.get("package_id", ""),
-        success_url=here(url_with("django_quota:checkout", next=next_url)),
-        cancel_url=here(url_with("django_quota:packages", next=next_url)),
-    )
+    try:
+        payment_page = wallet.create_checkout(
+            request.user,
+            request.POST.get("package_id", ""),
+            success_url=here(url_with("django_quota:checkout", next=next_url)),
+            cancel_url=here(url_with("django_quota:packages", next=next_url)),
+        )
+    except RequestRefused:  # a package that is no longer on offer
+        wallet.forget_packages()
+        if not wants_page(request):
+            raise
+        return HttpResponseRedirect(url_with("django_quota:packages", next=next_url))
     if wants_page(request):
         return HttpResponseRedirect(payment_page)
     return JsonResponse({"checkout_url": payment_page})

@@ -21,7 +21,7 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.models import PendingRevocation, QuotaToken
-from tests.sandbox_client import Person, Sandbox, query_of
+from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -306,7 +306,10 @@ class TestViews:
         settings.QUOTA_SCOPES = "openid email profile credits.spend"
         person.sign_in()
         page = person.client.get("/auth/quota/balance", headers={"accept": "text/html"})
-        assert page["Location"] == "/auth/quota/error?quota_error=insufficient_scope"
+        assert wanted_at(page) == (
+            "/auth/quota/error",
+            {"quota_error": "insufficient_scope", "next": "/auth/quota/balance"},
+        )
 
     def test_quota_down(self, person: Person, user: Any, sandbox: Sandbox) -> None:
         sandbox.set(fail={"path": "/v1/balance", "status": 429, "times": 9, "retry_after": 7})

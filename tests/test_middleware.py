@@ -1,0 +1,194 @@
+"""QuotaMiddleware and @quota_required: a wallet before the view, and states for errors."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connection, connections
+from django.test import AsyncClient, Client
+from django.utils import timezone
+
+from django_quota.exceptions import ConfigurationError
+from django_quota.models import QuotaToken
+from tests.sandbox_client import Person, Sandbox, wanted_at
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MIDDLEWARE = "django_quota.middleware.QuotaMiddleware"
+PAGE = {"accept": "text/html"}
+VIEWS = ["plain", "awaited"]
+
+
+@pytest.fixture(autouse=True)
+def project(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.urls_required"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, MIDDLEWARE]
+
+
+@pytest.fixture
+def atomic_requests(settings: Any) -> Any:
+    """A transaction around every view, on the connection that is open already."""
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    yield
+    connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+
+def expire() -> None:
+    QuotaToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def asked_by_asgi(person: Person, path: str) -> Any:
+    """The answer under an async server."""
+
+    async def ask() -> Any:
+        client = AsyncClient(SERVER_NAME="localhost")
+        client.cookies = person.client.cookies
+        answer = await client.get(path)
+        await sync_to_async(connections.close_all)()
+        return answer
+
+    return asyncio.run(ask())
+
+
+class TestRequired:
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_a_connected_user_comes_in(self, user: Any, person: Person, path: str) -> None:
+        assert person.client.get(f"/{path}").content == b"quota_token_"
+
+    def test_as_a_class(self, user: Any, person: Person) -> None:
+        assert person.client.get("/class").content == b"a class"
+
+    @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
+    def test_a_visitor_signs_in_and_comes_back(self, client: Client, path: str) -> None:
+        page = client.get(f"/{path}?a=b", headers=PAGE)
+        assert wanted_at(page) == ("/auth/quota/start", {"next": f"/{path}?a=b"})
+        answer = client.get(f"/{path}")
+        assert (answer.status_code, answer.json()) == (
+            401,
+            {"error": {"code": "not_connected"}, "login_url": "/auth/quota/start"},
+        )
+        assert answer["Cache-Control"] == "no-store, private"
+
+    def test_a_user_without_a_wallet_connects_one(self, client: Client) -> None:
+        """A sign-in would leave their session for another account."""
+        client.force_login(
+            get_user_model().objects.create(username="member"),
+            "django.contrib.auth.backends.ModelBackend",
+        )
+        assert wanted_at(client.get("/plain", headers=PAGE))[0] == "/auth/quota/connect"
+
+    def test_after_a_post_nobody_comes_back_to_it(self, client: Client) -> None:
+        assert client.post("/plain", headers=PAGE)["Location"] == "/auth/quota/start"
+
+    @pytest.mark.parametrize("path", ["spends", "aspends"])
+    def test_scopes(self, person: Person, settings: Any, path: str) -> None:
+        person.sign_in()
+        assert person.client.get(f"/{path}").content == b"spent"
+        settings.QUOTA_SCOPES = "openid credits.read"
+        person.sign_in()
+        answer = person.client.get(f"/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
+
+    @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
+    def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
+        settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
+        with pytest.raises(ConfigurationError, match=r"needs django_quota\.middleware"):
+            Client().get(f"/{path}")
+
+    def test_settings_that_are_wrong_stay_an_error(self, person: Person, settings: Any) -> None:
+        """Nothing that the visitor could do would mend them."""
+        person.sign_in()
+        expire()
+        settings.QUOTA_CLIENT_ID = ""
+        with pytest.raises(ConfigurationError):
+            person.client.get("/plain")
+
+    @pytest.mark.parametrize("path", VIEWS)
+    def test_under_asgi(self, user: Any, person: Person, sandbox: Sandbox, path: str) -> None:
+        expire()
+        assert asked_by_asgi(person, f"/{path}").content == b"quota_token_"
+        assert sandbox.requests() == ["POST /oauth/token"]
+
+    def test_a_view_without_the_mark_costs_nothing(
+        self, user: Any, person: Person, django_assert_num_queries: Any
+    ) -> None:
+        expire()
+        with django_assert_num_queries(0):
+            assert Client(SERVER_NAME="localhost").get("/auth/quota/error").status_code == 200
+
+
+class TestAtomicRequests:
+    def test_an_expired_token_is_renewed_before_the_transaction(
+        self, atomic_requests: None, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        """On SQLite, too, where it cannot be renewed inside."""
+        expire()
+        assert person.client.get("/plain").content == b"quota_token_"
+        assert sandbox.requests() == ["POST /oauth/token"]
+        user.refresh_from_db()
+        assert user.last_name == "seen"
+
+    def test_without_the_mark_sqlite_could_not(
+        self, atomic_requests: None, user: Any, person: Person, sandbox: Sandbox
+    ) -> None:
+        """So that the test above shows something: here the view itself comes upon it."""
+        expire()
+        answer = person.client.get("/unmarked")
+        if connection.vendor == "sqlite":
+            assert answer.json() == {"error": {"code": "refresh_impossible_here"}}
+            assert sandbox.requests() == []
+        else:
+            assert answer.content == b"quota_token_"
+
+
+class TestStates:
+    """An error in the middle of a view."""
+
+    @pytest.mark.parametrize("path", ["raises", "araises"])
+    @pytest.mark.parametrize(
+        ("error", "status", "members"),
+        [
+            ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
+            ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
+            ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
+            ("InsufficientScope", 403, {"login_url": "/auth/quota/start"}),
+            ("ProviderUnavailable", 503, {}),
+            ("RefreshImpossibleHere", 503, {}),
+            ("TokenUnreadable", 502, {}),
+        ],
+    )
+    def test_as_json(
+        self, client: Client, path: str, error: str, status: int, members: dict[str, str]
+    ) -> None:
+        client.force_login(
+            get_user_model().objects.create(username="member"),
+            "django.contrib.auth.backends.ModelBackend",
+        )
+        answer = client.get(f"/{path}/{error}")
+        assert answer.status_code == status
+        body = answer.json()
+        assert set(body.pop("error")) == {"code"}
+        assert body == members
+        assert "for the log" not in answer.content.decode()
+
+    @pytest.mark.parametrize(
+        ("error", "path", "query"),
+        [
+            ("NotConnected", "/auth/quota/start", {}),
+            ("InsufficientCredits", "/auth/quota/packages", {}),
+            ("InsufficientScope", "/auth/quota/error", {"quota_error": "insufficient_scope"}),
+            ("ProviderUnavailable", "/auth/quota/error", {"quota_error": "provider_unavailable"}),
+        ],
+    )
+    def test_as_a_page(self, client: Client, error: str, path: str, query: dict[str, str]) -> None:
+        page = client.get(f"/raises/{error}?a=b", headers=PAGE)
+        assert wanted_at(page) == (path, {**query, "next": f"/raises/{error}?a=b"})
+
+    def test_what_the_developer_must_mend_stays_an_error(self, client: Client) -> None:
+        with pytest.raises(ConfigurationError):
+            client.get("/raises/ConfigurationError")

@@ -1,0 +1,68 @@
+"""A project whose views bill a wallet."""
+
+from __future__ import annotations
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from django_quota import exceptions, tokens
+from django_quota.decorators import quota_required
+from tests.urls import urlpatterns as ours
+
+
+def unmarked(request: HttpRequest) -> HttpResponse:
+    """Writes, so that a transaction around it holds SQLite's lock; then asks for the token."""
+    get_user_model().objects.filter(pk=request.user.pk).update(last_name="seen")
+    return HttpResponse(tokens.get_access_token(request.user)[:12])
+
+
+plain = quota_required(unmarked)
+
+
+@quota_required
+async def awaited(request: HttpRequest) -> HttpResponse:
+    token = await tokens.aget_access_token(await request.auser())
+    return HttpResponse(token[:12])
+
+
+@quota_required(scopes=["credits.spend"])
+def spends(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("spent")
+
+
+@quota_required(scopes={"credits.spend"})
+async def aspends(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("spent")
+
+
+@method_decorator(quota_required, name="dispatch")
+class AClass(View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse("a class")
+
+
+def raises(request: HttpRequest, name: str) -> HttpResponse:
+    """What a view meets in the middle of its work."""
+    raise getattr(exceptions, name)("for the log")
+
+
+async def araises(request: HttpRequest, name: str) -> HttpResponse:
+    await sync_to_async(lambda: None)()
+    raise getattr(exceptions, name)("for the log")
+
+
+urlpatterns = [
+    *ours,
+    path("plain", plain),
+    path("unmarked", unmarked),
+    path("awaited", awaited),
+    path("spends", spends),
+    path("aspends", aspends),
+    path("class", AClass.as_view()),
+    path("raises/<name>", raises),
+    path("araises/<name>", araises),
+]
