@@ -10,7 +10,7 @@ from django.template.defaultfilters import truncatechars
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from . import revocation, tokens
+from . import reencryption, revocation, tokens
 from .exceptions import QuotaError
 from .models import SECRETS, ProviderAccount, QuotaToken
 
@@ -28,11 +28,31 @@ TOKEN_FIELDS: list[Any] = [
 USERNAME_WIDTH = 20
 
 
-class QuotaTokenInline(admin.StackedInline):  # type: ignore[type-arg]
+class Readable:
+    """Says of a token whether its secrets can be decrypted, on its own page only: in a list, that
+    would be done for every row. There, the filter "last failure" has `token_unreadable`."""
+
+    @admin.display(description=_("readable"))
+    def readable(self, token: QuotaToken) -> str:
+        try:
+            unreadable = reencryption.unreadable_columns(token)
+        except QuotaError as error:
+            return str(error)
+        if not unreadable:
+            return str(_("yes"))
+        return str(
+            _(
+                "no: %s cannot be decrypted with any key of FIELD_ENCRYPTION_KEY. Put the key back "
+                "into that list, or let the user sign in again."
+            )
+        ) % ", ".join(unreadable)
+
+
+class QuotaTokenInline(Readable, admin.StackedInline):  # type: ignore[type-arg]
     """The account's token, to look at."""
 
     model = QuotaToken
-    fields: ClassVar[list[Any]] = [name for name in TOKEN_FIELDS if name != "account"]
+    fields: ClassVar[list[Any]] = [*(n for n in TOKEN_FIELDS if n != "account"), "readable"]
     readonly_fields = fields
     can_delete = False
 
@@ -79,14 +99,15 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(QuotaToken)
-class QuotaTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
     """The state of each connection, and what an operator may do about it."""
 
     list_display = ["account", "user", "status", "expires_at", "last_failure"]
     list_select_related = ["account__user"]
     list_filter = ["status", "expires_at", "last_failure"]
     search_fields = ["account__external_id", "account__email", "account__name"]
-    fields = readonly_fields = TOKEN_FIELDS
+    fields: ClassVar[list[Any]] = [*TOKEN_FIELDS, "readable"]
+    readonly_fields = fields
     actions = ["refresh_tokens", "revoke_tokens", "require_sign_in"]
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from . import conf, discovery, provider
-from .exceptions import ConfigurationError, QuotaError
+from django.db import DatabaseError
+
+from . import conf, discovery, provider, reencryption
+from .exceptions import ConfigurationError, QuotaError, TokenUnreadable
 from .fields import crypter
 
 __all__ = ["Finding", "diagnose"]
@@ -27,6 +29,7 @@ def diagnose() -> Iterator[Finding]:
     examinations: dict[str, Callable[[], str]] = {
         "settings": _settings,
         "encryption key": _encryption_key,
+        "stored tokens": _stored_tokens,
         "discovery": _discovery,
         "signing keys": _signing_keys,
         "client": _client,
@@ -36,7 +39,7 @@ def diagnose() -> Iterator[Finding]:
             yield Finding(what=what, ok=True, detail=examine())
         except QuotaError as error:
             yield Finding(what=what, ok=False, detail=str(error))
-            if what != "encryption key":  # nobody needs it to reach Quota
+            if what not in ("encryption key", "stored tokens"):  # not needed to reach Quota
                 return
 
 
@@ -50,6 +53,25 @@ def _settings() -> str:
 def _encryption_key() -> str:
     crypter()
     return "FIELD_ENCRYPTION_KEY is there"
+
+
+def _stored_tokens() -> str:
+    everything = "`manage.py quota_reencrypt_tokens --dry-run` looks at all"
+    try:
+        census = reencryption.sample()
+    except DatabaseError:
+        raise ConfigurationError(
+            "The tables cannot be read: is the database there, and has `manage.py migrate` been "
+            "run?"
+        ) from None
+    looked_at = census.newest + census.older + census.unreadable
+    if census.unreadable:
+        raise TokenUnreadable(
+            f"{census.unreadable} of the {looked_at} oldest and newest cannot be decrypted (such "
+            f"as {census.named[0]}); {everything}. Put the key that they were encrypted with back "
+            "into FIELD_ENCRYPTION_KEY, or let these users sign in again."
+        )
+    return f"the {looked_at} oldest and newest can be decrypted; {everything}"
 
 
 def _discovery() -> str:

@@ -6,6 +6,7 @@ reads its keys once at import. This one raises, refuses, and reads them when the
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import ExpressionWrapper, F
+from django.views.decorators.debug import sensitive_variables
 
 from .exceptions import ConfigurationError, TokenUnreadable
 
@@ -28,7 +31,7 @@ else:
         # below and asks for the key when it is used, so without one it refuses to read or write.
         EncryptedTextField = models.TextField
 
-__all__ = ["EncryptedTokenField", "crypter"]
+__all__ = ["EncryptedTokenField", "Rekeying", "ciphertext", "crypter"]
 
 KEY_HELP = (
     "Make one with: python -c 'from cryptography.fernet import Fernet; "
@@ -37,8 +40,8 @@ KEY_HELP = (
 
 
 @lru_cache(maxsize=8)
-def _crypter(keys: tuple[str | bytes, ...]) -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in keys])
+def _fernets(keys: tuple[str | bytes, ...]) -> list[Fernet]:
+    return [Fernet(key) for key in keys]
 
 
 def crypter() -> MultiFernet:
@@ -46,17 +49,57 @@ def crypter() -> MultiFernet:
 
     Raises ConfigurationError if there are none, or one is not a Fernet key.
     """
+    return MultiFernet(_keys())
+
+
+def _keys() -> list[Fernet]:
     value: Any = getattr(settings, "FIELD_ENCRYPTION_KEY", None)
     keys = (value,) if value and isinstance(value, str | bytes) else value
     if not keys or not isinstance(keys, Sequence):
         raise ConfigurationError(f"FIELD_ENCRYPTION_KEY is missing. {KEY_HELP}")
     try:
-        return _crypter(tuple(keys))
+        return _fernets(tuple(keys))
     except (ValueError, TypeError):
         # `from None`: the message of the library may hold the key.
         raise ConfigurationError(
             f"FIELD_ENCRYPTION_KEY holds something that is not a Fernet key. {KEY_HELP}"
         ) from None
+
+
+def ciphertext(name: str) -> "ExpressionWrapper[F]":
+    """The encrypted column `name` as it is stored, for a query: nothing is decrypted."""
+    return ExpressionWrapper(F(name), output_field=models.TextField())
+
+
+class Rekeying:
+    """Brings ciphertext under the first key of FIELD_ENCRYPTION_KEY, as that setting is now.
+
+    Raises what `crypter` raises.
+    """
+
+    def __init__(self) -> None:
+        self._keys = list(_keys())
+        self._newest = self._keys[0]
+
+    @sensitive_variables()
+    def __call__(self, stored: str) -> str | None:
+        """The same secret under the newest key; `stored` itself if it is under it, or empty; None
+        if no key fits."""
+        if not stored:
+            return stored
+        for key in self._keys:
+            with suppress(InvalidToken):
+                if key is self._newest:
+                    key.extract_timestamp(stored.encode())  # checks the signature, no more
+                    renewed = stored
+                else:
+                    renewed = self._newest.encrypt(key.decrypt(stored.encode())).decode()
+                if key is not self._keys[0]:
+                    # Neighbours are mostly of one key, so it is tried first for the next one.
+                    self._keys.remove(key)
+                    self._keys.insert(0, key)
+                return renewed
+        return None
 
 
 class EncryptedTokenField(EncryptedTextField):

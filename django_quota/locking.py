@@ -14,6 +14,7 @@ from functools import cache
 from threading import BoundedSemaphore, Thread
 from typing import Any, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.db import OperationalError, connections, router, transaction
 from django.db.models import F
 from django.views.decorators.debug import sensitive_variables
@@ -33,8 +34,11 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: Set by django_quota.testing: all happens on the caller's connection, in their transaction.
+together = False
+
 #: Seconds between two looks of a waiting caller, growing from the first to the second.
-POLL = (0.02, 0.5)
+POLL = (0.02, 0.25)
 #: At most so many renewals go on for async code at once, each on a connection of its own.
 MAX_THREADS = 32
 _under_way: dict[Hashable, asyncio.Future[Any]] = {}
@@ -44,6 +48,8 @@ _background = BoundedSemaphore(8)
 
 def in_transaction() -> bool:
     """Is the caller in a transaction, whose rollback would bring a spent token back?"""
+    if together:
+        return False
     connection = connections[router.db_for_write(QuotaToken)]
     return connection.in_atomic_block or not connection.get_autocommit()
 
@@ -73,13 +79,18 @@ def apart(work: Callable[[], T]) -> "Future[T]":
         except BaseException as error:
             future.set_exception(error)
 
-    # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
-    Thread(target=run, name="django_quota-renewal").start()
+    if together:
+        run()
+    else:
+        # Not a daemon: once Quota has answered, even a process that ends must save the new pair.
+        Thread(target=run, name="django_quota-renewal").start()
     return future
 
 
 async def shared(key: Hashable, work: Callable[[], T]) -> T:
     """Do `work` in a thread apart, once for all tasks of this event loop that ask for `key`."""
+    if together:
+        return await sync_to_async(work)()
     mine = (asyncio.get_running_loop(), key)
     if mine not in _under_way:
         # Not in the loop's own executor, which looks up host names, too: it has few threads.
@@ -102,7 +113,8 @@ def closing_connections(work: Callable[[], T]) -> T:
     try:
         return work()
     finally:
-        connections.close_all()
+        if not together:
+            connections.close_all()
 
 
 def patiently(work: Callable[[], T], patience: float) -> T:
@@ -117,7 +129,10 @@ def patiently(work: Callable[[], T], patience: float) -> T:
         try:
             return work()
         except OperationalError:
-            connections[router.db_for_write(QuotaToken)].close_if_unusable_or_obsolete()
+            # Not for its age: a pool would have given it to somebody else when we want it back.
+            connection = connections[router.db_for_write(QuotaToken)]
+            if connection.connection is not None and not connection.is_usable():
+                connection.close()
             if time.monotonic() > give_up:
                 raise
         time.sleep(pause)
@@ -126,10 +141,11 @@ def patiently(work: Callable[[], T], patience: float) -> T:
 
 @contextmanager
 @sensitive_variables()
-def locked(pk: Any, *secrets: str) -> Iterator[QuotaToken | None]:
+def locked(pk: Any, *secrets: str, skip_locked: bool = False) -> Iterator[QuotaToken | None]:
     """A short transaction that holds the lock of one token row: `select_for_update` by its own
     primary key, without a join (MariaDB would lock the other table's row too). `secrets` are the
-    encrypted columns to load with it. Raises OperationalError at once if the row is locked."""
+    encrypted columns to load with it. If somebody else has the row locked, it raises
+    OperationalError at once, or with `skip_locked` gives None, as for a row that is gone."""
     alias = router.db_for_write(QuotaToken)
     rows = QuotaToken.objects.with_secrets(*secrets).filter(pk=pk)
     with transaction.atomic(using=alias):
@@ -137,4 +153,4 @@ def locked(pk: Any, *secrets: str) -> Iterator[QuotaToken | None]:
             # It has no row locks. Writing first takes its one write lock, and waits for it; a
             # transaction that reads first fails at once if another has written since.
             rows.update(version=F("version"))
-        yield rows.select_for_update(nowait=True).first()
+        yield rows.select_for_update(nowait=not skip_locked, skip_locked=skip_locked).first()

@@ -4,7 +4,7 @@ No HTTP here. Nothing in a `repr` or `str` is secret.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -161,17 +161,30 @@ class QuotaToken(models.Model):
         return self.expires_at > timezone.now() + timedelta(seconds=seconds)
 
 
+#: How long Quota is asked to revoke a token that was dropped. Long enough for any outage and for a
+#: setting that nobody noticed was wrong; after that, keeping a secret that nobody uses is the
+#: greater risk, and a refresh token that was not used for so long is dead at most providers.
+REVOCATION_PERIOD = timedelta(days=30)
+
+
+def end_of_revocation() -> datetime:
+    """The `expires_at` of a token that is dropped now."""
+    return timezone.now() + REVOCATION_PERIOD
+
+
 class PendingRevocation(models.Model):
     """A token that Quota has still to be told to revoke (RFC 7009).
 
     Written in the transaction that drops the token, so that it survives the row, the user and an
-    outage of Quota's. `quota_prune` works the queue off.
+    outage of Quota's. `quota_prune` works the queue off, and wipes at `expires_at` what it could
+    not revoke.
     """
 
     token = EncryptedTokenField(_("token"), default="")
     token_type_hint = models.CharField(max_length=32, default="refresh_token")
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     created_at = models.DateTimeField(_("created at"), default=timezone.now, db_index=True)
+    expires_at = models.DateTimeField(_("expires at"), default=end_of_revocation, db_index=True)
 
     class Meta:
         verbose_name = _("pending revocation")

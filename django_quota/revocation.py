@@ -5,18 +5,31 @@ user and an outage of Quota's.
 """
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import F
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import provider
 from .exceptions import QuotaError, TokenUnreadable
 from .models import PendingRevocation, QuotaToken
 
-__all__ = ["queue", "queue_deleted", "queue_unless_kept", "readable", "revoke_pending"]
+__all__ = [
+    "Pruned",
+    "prune",
+    "queue",
+    "queue_deleted",
+    "queue_unless_kept",
+    "readable",
+    "revoke_pending",
+]
 
 logger = logging.getLogger("django_quota.revocation")
+
+#: Rows of the queue in memory at once, without their tokens.
+BATCH = 1000
 
 
 @sensitive_variables()
@@ -48,23 +61,64 @@ def queue_deleted(*, instance: QuotaToken, **kwargs: Any) -> None:
     queue(readable(instance, "refresh_token"))
 
 
-@sensitive_variables()
-def revoke_pending(limit: int = 1000) -> int:
-    """Work off the revocation queue (RFC 7009), oldest first; how many were revoked.
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What `prune` did, in tokens. `stopped` says why it ended early, "" if it did not."""
+
+    revoked: int
+    #: Wiped at their end date, without Quota having been told.
+    wiped: int
+    left: int
+    stopped: str
+
+
+def prune() -> Pruned:
+    """Revoke what waits for it, then wipe what has waited for `REVOCATION_PERIOD` (30 days).
+
+    For cron, Celery and the like, every few minutes. Raises nothing of Quota's: the first failure
+    ends the run, and what is left is tried again by the next, those tried least first.
+    """
+    total = 0
+    while True:
+        revoked, failure = _work_off(BATCH)
+        total += revoked
+        if failure is not None or not revoked:
+            break
+    wiped, _of_each_model = PendingRevocation.objects.filter(
+        expires_at__lte=timezone.now()
+    ).delete()
+    return Pruned(
+        revoked=total,
+        wiped=wiped,
+        left=PendingRevocation.objects.count(),
+        stopped=str(failure or ""),
+    )
+
+
+def revoke_pending(limit: int = BATCH) -> int:
+    """Work off up to `limit` of the queue, those tried least first; how many were revoked.
 
     Raises nothing of Quota's: what fails stays in the queue, and the first failure ends the run.
     """
-    done = 0
+    return _work_off(limit)[0]
+
+
+@sensitive_variables()
+def _work_off(limit: int) -> tuple[int, QuotaError | None]:
+    """Revoke (RFC 7009): how many, and the failure of Quota's that ended it."""
+    revoked = 0
     for pending in PendingRevocation.objects.defer("token").order_by("attempts", "pk")[:limit]:
         try:
             provider.revoke(pending.token, pending.token_type_hint)
+        except PendingRevocation.DoesNotExist:
+            continue  # another process has just done with it
         except QuotaError as error:
             logger.warning("revocation %s put off: %s", pending.pk, error)
             # Not save(): another process may have done with it meanwhile.
             PendingRevocation.objects.filter(pk=pending.pk).update(attempts=F("attempts") + 1)
             if isinstance(error, TokenUnreadable):
                 continue
-            break
+            return revoked, error
         pending.delete()
-        done += 1
-    return done
+        revoked += 1
+    return revoked, None

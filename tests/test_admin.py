@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from django_quota import reencryption
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from tests.sandbox_client import Person, Sandbox
 
@@ -115,6 +117,31 @@ class TestPages:
         page = admin.get(f"{ACCOUNTS}{token.account_id}/change/").content.decode()
         assert "credits.spend" in page
         assert "active" in page
+
+    @pytest.mark.parametrize("page", ["token", "account"])
+    def test_says_what_cannot_be_read(self, admin: Client, token: QuotaToken, page: str) -> None:
+        url = f"{TOKENS}{token.pk}" if page == "token" else f"{ACCOUNTS}{token.account_id}"
+        assert "cannot be decrypted" not in admin.get(f"{url}/change/").content.decode()
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE django_quota_quotatoken SET refresh_token = 'spoilt'")
+        text = admin.get(f"{url}/change/").content.decode()
+        assert "no: refresh_token cannot be decrypted with any key of FIELD_ENCRYPTION_KEY" in text
+        assert "spoilt" not in text
+
+    def test_stands_with_a_malformed_key(
+        self, admin: Client, token: QuotaToken, settings: Any
+    ) -> None:
+        settings.FIELD_ENCRYPTION_KEY = "hush"
+        page = admin.get(f"{TOKENS}{token.pk}/change/")
+        assert page.status_code == 200
+        text = page.content.decode()
+        assert "not a Fernet key" in text and "hush" not in text
+
+    def test_lists_decrypt_nothing(
+        self, admin: Client, token: QuotaToken, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(reencryption, "unreadable_columns")
+        assert admin.get(TOKENS).status_code == admin.get(ACCOUNTS).status_code == 200
 
     def test_a_token_cannot_be_added_or_edited(self, admin: Client, token: QuotaToken) -> None:
         assert admin.get(f"{TOKENS}add/").status_code == 403

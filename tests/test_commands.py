@@ -4,15 +4,21 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.contrib.auth import get_user_model
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands
+from django.db import OperationalError, connection
+from django.utils import timezone
 
-from django_quota import accounts
-from django_quota.models import PendingRevocation
+from django_quota import accounts, provider, reencryption
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from tests.light_provider import LightProvider
 from tests.sandbox_client import SCOPES, Person, Sandbox
 from tests.tiny_server import TinyServer, json_answer
 
@@ -155,6 +161,7 @@ class TestRegisterApp:
             register(name="My App")
 
 
+@pytest.mark.django_db
 class TestCheck:
     def check(self) -> list[str]:
         out = io.StringIO()
@@ -166,8 +173,8 @@ class TestCheck:
 
     def test_all_well(self, sandbox: Sandbox) -> None:
         lines = self.check()
-        assert [line[:4] for line in lines] == ["ok  "] * 5
-        assert sandbox.origin in lines[2]
+        assert [line[:4] for line in lines] == ["ok  "] * 6
+        assert sandbox.origin in lines[3]
 
     def test_settings(self, settings: Any) -> None:
         del settings.QUOTA_CLIENT_ID
@@ -177,11 +184,11 @@ class TestCheck:
 
     def test_quota_down(self, settings: Any) -> None:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
-        assert self.check()[2].startswith("FAIL  discovery: Quota cannot be reached")
+        assert self.check()[3].startswith("FAIL  discovery: Quota cannot be reached")
 
     def test_an_issuer_prints_the_line_to_paste(self, sandbox: Sandbox) -> None:
         sandbox.set(issuer="https://www.usequota.ai")
-        assert 'QUOTA_ISSUER = "https://www.usequota.ai"' in self.check()[2]
+        assert 'QUOTA_ISSUER = "https://www.usequota.ai"' in self.check()[3]
 
     def test_a_wrong_secret(self, sandbox: Sandbox, settings: Any) -> None:
         settings.QUOTA_CLIENT_SECRET = "quota_secret_wrong"
@@ -192,7 +199,33 @@ class TestCheck:
     def test_a_wrong_key_does_not_hide_the_rest(self, sandbox: Sandbox, settings: Any) -> None:
         settings.FIELD_ENCRYPTION_KEY = "x"
         marks = [line[:4] for line in self.check()]
-        assert marks == ["ok  ", "FAIL", "ok  ", "ok  ", "ok  ", "fail"]
+        assert marks == ["ok  ", "FAIL", "FAIL", "ok  ", "ok  ", "ok  ", "fail"]
+
+    def test_unreadable_tokens(self, sandbox: Sandbox) -> None:
+        PendingRevocation.objects.create(token="quota_refresh_hush")
+        pending = PendingRevocation.objects.create(token="quota_refresh_hush")
+        assert self.check()[2].startswith("ok    stored tokens: the 2 oldest and newest can be")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE django_quota_pendingrevocation SET token = 'spoilt' WHERE id = %s",
+                [pending.pk],
+            )
+        lines = self.check()
+        assert lines[2].startswith(
+            "FAIL  stored tokens: 1 of the 2 oldest and newest cannot be decrypted (such as "
+            f"PendingRevocation {pending.pk}: token); `manage.py quota_reencrypt_tokens --dry-run`"
+        )
+        assert "spoilt" not in str(lines) and "hush" not in str(lines)
+        assert lines[-2].startswith("ok    client")  # the rest is looked at all the same
+
+    def test_before_the_tables_are_made(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing() -> None:
+            raise OperationalError("no such table")
+
+        monkeypatch.setattr(reencryption, "sample", missing)
+        assert "`manage.py migrate`" in self.check()[2]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -201,13 +234,129 @@ def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> Non
     accounts.disconnect(get_user_model().objects.get())
     out = io.StringIO()
     call_command("quota_prune", stdout=out)
-    assert out.getvalue() == "1 tokens revoked\n"
+    assert out.getvalue() == "1 tokens revoked, 0 wiped unrevoked, 0 left\n"
     assert not PendingRevocation.objects.exists()
+
+
+def run(name: str, *arguments: str) -> tuple[str, str]:
+    """What it prints, and the message that it fails with (its exit code is 1 then), or ""."""
+    out = io.StringIO()
+    try:
+        call_command(name, *arguments, stdout=out)
+    except CommandError as error:
+        assert error.returncode == 1
+        return out.getvalue(), str(error)
+    return out.getvalue(), ""
+
+
+@pytest.mark.django_db(transaction=True)
+class TestBulkCommands:
+    @pytest.fixture(autouse=True)
+    def quota(self, settings: Any) -> Iterator[LightProvider]:
+        with LightProvider() as live:
+            settings.QUOTA_BASE_URL = live.origin
+            yield live
+
+    @pytest.fixture
+    def token(self) -> QuotaToken:
+        user = get_user_model().objects.create(username="ada")
+        account = ProviderAccount.objects.create(user=user, external_id="ada")
+        return QuotaToken.objects.create(
+            account=account,
+            refresh_token="quota_refresh_ada.0",
+            expires_at=timezone.now() + timedelta(minutes=20),
+            updated_at=timezone.now() - timedelta(hours=1),
+        )
+
+    def test_refresh(self, token: QuotaToken) -> None:
+        nothing = "0 tokens renewed, 0 need a new sign-in, 0 failed, 0 unreadable\n"
+        assert run("quota_refresh_tokens") == (nothing, "")  # ten minutes, unless said otherwise
+        assert run("quota_refresh_tokens", "--within", "30.5") == ("1" + nothing[1:], "")
+
+    def test_refresh_is_content_when_a_user_must_sign_in(
+        self, token: QuotaToken, quota: LightProvider
+    ) -> None:
+        provider.revoke(token.refresh_token, "refresh_token")
+        out, error = run("quota_refresh_tokens", "--within", "30", "--rate", "1000")
+        assert (out[:39], error) == ("0 tokens renewed, 1 need a new sign-in,", "")
+
+    def test_refresh_fails_when_something_is_worth_a_look(
+        self, token: QuotaToken, quota: LightProvider
+    ) -> None:
+        quota.set(fail={"ada": 500})
+        out, error = run("quota_refresh_tokens", "--within", "30")
+        assert "1 failed" in out and "the log" in error
+        quota.set(client_secret="another")
+        assert (
+            "ended early: Quota refused the client"
+            in run("quota_refresh_tokens", "--within", "30")[1]
+        )
+
+    @pytest.mark.parametrize(
+        "arguments", [("--rate", "0"), ("--rate", "nan"), ("--within", "-1"), ("--within", "soon")]
+    )
+    def test_refresh_takes_numbers_above_0(self, arguments: tuple[str, str]) -> None:
+        assert "must be a number above 0" in run("quota_refresh_tokens", *arguments)[1]
+
+    def test_reencrypt(self, token: QuotaToken, settings: Any) -> None:
+        old = settings.FIELD_ENCRYPTION_KEY
+        settings.FIELD_ENCRYPTION_KEY = [Fernet.generate_key().decode(), old]
+        out, error = run("quota_reencrypt_tokens", "--dry-run")
+        assert out == "0 values under the newest key, 1 under an older one, 0 unreadable\n"
+        assert error == "Keep the older keys, and run this again (without --dry-run)."
+
+        out, error = run("quota_reencrypt_tokens")
+
+        assert error == ""
+        assert out == (
+            "1 values under the newest key, 0 under an older one, 0 unreadable\n"
+            "The older keys may go, as far as django_quota's tables need them.\n"
+        )
+        settings.FIELD_ENCRYPTION_KEY = settings.FIELD_ENCRYPTION_KEY[0]
+        token.refresh_from_db(fields=["refresh_token"])
+        assert token.refresh_token == "quota_refresh_ada.0"
+
+    def test_reencrypt_names_what_it_cannot_read(self, token: QuotaToken, settings: Any) -> None:
+        settings.FIELD_ENCRYPTION_KEY = Fernet.generate_key().decode()
+        err = io.StringIO()
+        with pytest.raises(CommandError, match="Keep all keys"):
+            call_command("quota_reencrypt_tokens", stdout=io.StringIO(), stderr=err)
+        assert err.getvalue() == f"cannot be decrypted: QuotaToken {token.pk}: refresh_token\n"
+
+    def test_reencrypt_with_a_malformed_key(self, settings: Any) -> None:
+        settings.FIELD_ENCRYPTION_KEY = [settings.FIELD_ENCRYPTION_KEY, "hush"]
+        out, error = run("quota_reencrypt_tokens")
+        assert out == "" and "not a Fernet key" in error and "hush" not in error
+
+    def test_prune_fails_when_quota_does(self, settings: Any) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        PendingRevocation.objects.create(token="quota_refresh_ada.0")
+        out, error = run("quota_prune")
+        assert out == "0 tokens revoked, 0 wiped unrevoked, 1 left\n"
+        assert "Quota cannot be reached" in error
+
+    @pytest.mark.parametrize(
+        "command", ["quota_refresh_tokens", "quota_reencrypt_tokens", "quota_prune"]
+    )
+    def test_quiet_ones_for_cron(self, command: str, token: QuotaToken) -> None:
+        assert run(command, "--verbosity", "0") == ("", "")
+
+    @pytest.mark.parametrize(
+        "command", ["quota_refresh_tokens", "quota_reencrypt_tokens", "quota_prune"]
+    )
+    def test_help_names_the_exit_codes(
+        self, command: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            call_command(command, "--help")
+        assert "Exit code: 0 if" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_command_takes_a_token_as_an_argument() -> None:
     """Other users of the machine could read it in the list of processes."""
-    for command in ("quota_register_app", "quota_sandbox", "quota_prune"):
+    for command in get_commands():
+        if not command.startswith("quota_"):
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "django", command, "--help"],
             capture_output=True,

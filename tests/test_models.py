@@ -352,6 +352,11 @@ class TestPendingRevocation:
         with override_settings(FIELD_ENCRYPTION_KEY=KEYS[1]), pytest.raises(TokenUnreadable):
             PendingRevocation.objects.get()
 
+    def test_has_thirty_days(self) -> None:
+        before = timezone.now()
+        end = PendingRevocation.objects.create(token="hush").expires_at
+        assert before <= end - timedelta(days=30) <= timezone.now()
+
     def test_outlives_the_user(self) -> None:
         make_token().account.user.delete()
         assert PendingRevocation.objects.count() == 1

@@ -67,7 +67,19 @@ NAMES = {
         "get_access_token",
         "newest_id_token",
         "renew",
+        "renew_unless_taken",
         "store",
+    ],
+    "bulk": ["Refreshed", "refresh_expiring"],
+    "reencryption": ["Census", "reencrypt", "sample", "unreadable_columns"],
+    "revocation": [
+        "Pruned",
+        "prune",
+        "queue",
+        "queue_deleted",
+        "queue_unless_kept",
+        "readable",
+        "revoke_pending",
     ],
     "wallet": [
         "Balance",
@@ -101,6 +113,10 @@ NAMES = {
         "TokenUnreadable",
     ],
     "signals": ["sign_in_failed", "signed_in", "wallet_connected", "wallet_disconnected"],
+    "testing": ["renewals_in_this_transaction"],
+    "middleware": ["QuotaMiddleware"],
+    "decorators": ["quota_required"],
+    "answers": ["answer"],
 }
 ERROR_CODES = {
     "QuotaError": "quota_error",
@@ -116,7 +132,14 @@ ERROR_CODES = {
     "TokenUnreadable": "token_unreadable",
     "RefreshImpossibleHere": "refresh_impossible_here",
 }
-COMMANDS = ["quota_check", "quota_prune", "quota_register_app", "quota_sandbox"]
+COMMANDS = [
+    "quota_check",
+    "quota_prune",
+    "quota_reencrypt_tokens",
+    "quota_refresh_tokens",
+    "quota_register_app",
+    "quota_sandbox",
+]
 
 
 def test_settings_and_their_defaults() -> None:

@@ -109,7 +109,7 @@ def _session_token() -> str:
 
 
 def _settings(saved: dict[str, Any]) -> dict[str, str]:
-    values = {"QUOTA_CLIENT_ID": saved.get("client_id")}
+    values: dict[str, Any] = {"QUOTA_CLIENT_ID": saved.get("client_id")}
     if "client_secret" in saved:  # only a new app's, and only this once
         values["QUOTA_CLIENT_SECRET"] = saved["client_secret"]
     # They go into a file that is read as settings: nothing may start a line or a comment there.
