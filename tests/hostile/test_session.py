@@ -3,12 +3,8 @@ providers and another spelling of an e-mail address in the way."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -28,7 +24,7 @@ from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, Browser, HostilePro
 from tests.sandbox_client import wanted_at
 from tests.tiny_server import Answer, Seen, TinyServer, json_answer
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 User = get_user_model()
 PASSWORD_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -603,26 +599,3 @@ def test_a_sign_in_is_no_connection(member: Any, browser: Browser) -> None:
     """Else a link to start would connect whatever wallet the browser is signed in with."""
     browser.sign_in()
     assert accounts.account_of(member) is None
-
-
-# --- other user models ---
-
-
-@pytest.mark.source("Django: AUTH_USER_MODEL")
-@pytest.mark.parametrize("model", ["EmailUser", "UUIDUser", "BareUser"])
-def test_another_user_model(model: str) -> None:
-    """In a process of its own, as the user model cannot be changed after Django has started."""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "--nomigrations", "-p", "no:cacheprovider"),
-            *("--ds", "tests.hostile.custom_users.settings", "tests/hostile/custom_users/cases.py"),
-        ],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "CUSTOM_USER": model},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
