@@ -15,6 +15,7 @@ from .discovery import is_trusted, metadata, origin_of, public
 from .exceptions import (
     ConfigurationError,
     ProviderUnavailable,
+    RateLimited,
     ReauthenticationRequired,
     SignInFailed,
 )
@@ -143,8 +144,8 @@ def refresh(refresh_token: str) -> TokenReply:
     """Spend a refresh token (RFC 6749 section 6).
 
     Raises ReauthenticationRequired only for `invalid_grant` and `invalid_token`;
-    ConfigurationError where Quota refuses the client; ProviderUnavailable for all else, and then
-    the token is to be kept.
+    ConfigurationError where Quota refuses the client; RateLimited for a 429, ProviderUnavailable
+    for all else, and then the token is to be kept.
     """
     # One bound for all of it, discovery and each client secret: the lease on the row is as long.
     # Not the caller's, who may have little time left: an answer that is not read is a token lost.
@@ -161,6 +162,8 @@ def refresh(refresh_token: str) -> TokenReply:
         )
     if reply.error_code in _CLIENT_REFUSED:
         raise ConfigurationError(_token_failure(reply))
+    if reply.status == 429:
+        raise RateLimited(_token_failure(reply), retry_after=reply.retry_after)
     raise ProviderUnavailable(_token_failure(reply), status=reply.status)
 
 

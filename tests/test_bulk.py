@@ -406,6 +406,23 @@ class TestPace:
         assert run() == Refreshed(renewed=2, needs_sign_in=0, unreadable=0, failed=0, stopped="")
         assert [seconds for seconds in slept if seconds] == [7, bulk.PAUSE]
 
+    def test_quotas_own_retry_after(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make(2)
+        quota.set(fail={"u0": 429}, retry_after=7)
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            quota.set(fail={})
+
+        clock = SimpleNamespace(monotonic=lambda: 100.0, sleep=sleep)
+        monkeypatch.setattr(bulk, "time", clock)
+
+        assert run().renewed == 2
+        assert [seconds for seconds in slept if seconds] == [7]
+
     def test_a_long_wait_is_for_the_next_run(
         self, quota: LightProvider, slept: list[float], limits: list[int | None]
     ) -> None:

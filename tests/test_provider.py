@@ -397,8 +397,6 @@ class TestRefreshFailure:
             answer(b"<html>hush", status=400),
             json_answer({"error": "invalid_grant"}, status=403),
             json_answer({"error": "invalid_grant"}, status=404),
-            json_answer({"error": "rate_limit_exceeded"}, status=429),
-            json_answer({"error": "invalid_grant"}, status=429),
             json_answer({"error": "invalid_grant"}, status=500),
             json_answer({"error": "invalid_grant"}, status=503),
             json_answer({"error": "invalid_grant"}, status=200),
@@ -414,6 +412,15 @@ class TestRefreshFailure:
         error = refusal(refresh, ProviderUnavailable)
 
         assert error.status is not None
+
+    @pytest.mark.parametrize("code", ["rate_limit_exceeded", "invalid_grant"])
+    @pytest.mark.parametrize(("given", "seconds"), [({"Retry_After": "7"}, 7), ({}, None)])
+    def test_that_asks_for_time(
+        self, code: str, given: dict[str, str], seconds: int | None, server: TinyServer
+    ) -> None:
+        server.on("/oauth/token", json_answer({"error": code}, status=429, **given))
+
+        assert refusal(refresh, RateLimited).retry_after == seconds
 
 
 class TestRevoke:
