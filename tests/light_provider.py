@@ -228,7 +228,8 @@ def _read(stream: Any) -> tuple[str, bytes] | None:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
-    return first.split(b" ")[1].decode(), stream.read(length)
+    body = stream.read(length)
+    return (first.split(b" ")[1].decode(), body) if len(body) == length else None
 
 
 def _form(body: bytes) -> dict[str, str]:

@@ -416,7 +416,7 @@ class TestRefreshFailure:
     @pytest.mark.parametrize("code", ["rate_limit_exceeded", "invalid_grant"])
     @pytest.mark.parametrize(("given", "seconds"), [({"Retry_After": "7"}, 7), ({}, None)])
     def test_that_asks_for_time(
-        self, code: str, given: dict[str, str], seconds: int | None, server: TinyServer
+        self, code: str, given: dict[str, Any], seconds: int | None, server: TinyServer
     ) -> None:
         server.on("/oauth/token", json_answer({"error": code}, status=429, **given))
 

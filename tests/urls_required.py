@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth import get_user_model
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
@@ -16,7 +16,7 @@ from tests.urls import urlpatterns as ours
 
 def unmarked(request: HttpRequest) -> HttpResponse:
     """Writes, so that a transaction around it holds SQLite's lock; then asks for the token."""
-    get_user_model().objects.filter(pk=request.user.pk).update(last_name="seen")
+    User.objects.filter(username=request.user.get_username()).update(last_name="seen")
     return HttpResponse(tokens.get_access_token(request.user)[:12])
 
 

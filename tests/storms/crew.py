@@ -1,0 +1,230 @@
+"""Callers by the dozen, in threads and in processes of their own, as web workers are.
+
+`python -m tests.storms.crew CONFIG` is one such process: it says "ready", then takes one order a
+line and answers each in one line, both in JSON. `Crew` starts several and lets them begin together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from itertools import cycle, islice
+from typing import Any, Self, TypeVar
+
+import django
+from django.conf import settings
+from django.db import close_old_connections, connection, connections
+
+T = TypeVar("T")
+
+
+def work_for(users: Iterable[Any], callers: int) -> list[Callable[[], str]]:
+    """Of so many callers, each of whom asks for the token of one of `users`, in turn."""
+    from django_quota.tokens import get_access_token
+
+    return [
+        partial(outcome, partial(get_access_token, user)) for user in islice(cycle(users), callers)
+    ]
+
+
+def begin_together(works: Sequence[Callable[[], T]]) -> list[T]:
+    """What each of `works` returned, all begun at the same moment, each in a thread of its own."""
+    barrier = threading.Barrier(len(works))
+
+    def run(work: Callable[[], T]) -> T:
+        barrier.wait()
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(run, works))
+
+
+def outcome(work: Callable[[], str]) -> str:
+    """What `work` returned, or the words of what it raised."""
+    try:
+        return work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def make_users(count: int, *, expire_in: float = -1) -> list[Any]:
+    """Users u0, u1 ... with a token of `tests.light_provider`, which expires in so many seconds."""
+    from django.contrib.auth import get_user_model
+    from django.utils import timezone
+
+    from django_quota.models import ProviderAccount, QuotaToken
+
+    users = get_user_model().objects.bulk_create(
+        get_user_model()(username=f"u{n}") for n in range(count)
+    )
+    accounts = ProviderAccount.objects.bulk_create(
+        ProviderAccount(user=user, external_id=user.username) for user in users
+    )
+    QuotaToken.objects.bulk_create(
+        QuotaToken(
+            account=account,
+            access_token=f"quota_token_{account.external_id}.0",
+            refresh_token=f"quota_refresh_{account.external_id}.0",
+            expires_at=timezone.now() + timedelta(seconds=expire_in),
+        )
+        for account in accounts
+    )
+    return users
+
+
+def get(users: list[int], threads: int) -> list[str]:
+    """Order: `threads` callers at once ask for the token of these users, in turn."""
+    from django.contrib.auth import get_user_model
+
+    return begin_together(work_for(get_user_model().objects.filter(pk__in=users), threads))
+
+
+def refuse(users: list[int], threads: int, times: int) -> list[str]:
+    """Order: each caller, `times` over, has a token that Quota refuses; all that went wrong."""
+    from django.contrib.auth import get_user_model
+
+    from django_quota.tokens import get_access_token
+
+    who = list(get_user_model().objects.filter(pk__in=users))
+
+    def once() -> str:
+        close_old_connections()  # as before each request
+        user = random.choice(who)
+        return get_access_token(user, rejected=get_access_token(user))
+
+    def work() -> list[str]:
+        return [said for _ in range(times) if not (said := outcome(once)).startswith("quota_")]
+
+    return [said for each in begin_together([work] * threads) for said in each]
+
+
+def die(user: int, step: int | None = None, seconds: float | None = None) -> list[bool]:
+    """Order: a child process asks for a token and is killed (SIGKILL) at a step, or after so many
+    seconds; False if it was done before that."""
+    from django.contrib.auth import get_user_model
+
+    from django_quota.tokens import get_access_token
+
+    connections.close_all()
+    child = os.fork()
+    if child == 0:
+        try:
+            with deadly(step) if step is not None else contextlib.nullcontext():
+                get_access_token(get_user_model()(pk=user))
+        finally:
+            os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return [os.WIFSIGNALED(os.waitpid(child, 0)[1])]
+
+
+@contextlib.contextmanager
+def deadly(step: int) -> Iterator[None]:
+    """This process is killed at its `step`-th step: before or after a query, a commit or a call
+    to Quota."""
+    from django_quota import provider
+
+    left = step
+
+    def stepwise(real: Callable[..., T]) -> Callable[..., T]:
+        def stepped(*args: Any) -> T:
+            pass_one()
+            result = real(*args)
+            pass_one()
+            return result
+
+        return stepped
+
+    def pass_one() -> None:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    def query(execute: Callable[..., T], *args: Any) -> T:
+        return stepwise(execute)(*args)
+
+    provider.refresh = stepwise(provider.refresh)
+    connection.commit = stepwise(connection.commit)  # type: ignore[method-assign]
+    with connection.execute_wrapper(query):
+        yield
+
+
+ORDERS: dict[str, Callable[..., Any]] = {"get": get, "refuse": refuse, "die": die}
+
+
+class Crew:
+    """`count` processes that are ready; a context manager.
+
+    They use the database of this process, or one that differs by `database`.
+    """
+
+    def __init__(self, count: int, *, database: dict[str, Any] | None = None, **ours: Any) -> None:
+        mine = {
+            name: connection.settings_dict[name]
+            for name in ("NAME", "HOST", "PORT", "USER", "PASSWORD", "OPTIONS", "CONN_MAX_AGE")
+        }
+        config = {"database": mine | (database or {}), "settings": ours}
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, json.dumps(config, default=str)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+
+    def __enter__(self) -> Self:
+        assert self._read() == ["ready"] * len(self._processes)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes:
+            process.communicate()
+
+    def order(self, do: str, *, crew: int | None = None, **what: Any) -> list[Any]:
+        """What all of them (or the first `crew`) answered to the same order, as one list."""
+        for process in self._processes[:crew]:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            process.stdin.flush()
+        return [said for each in self._read(crew) for said in each]
+
+    def _read(self, crew: int | None = None) -> list[Any]:
+        lines = []
+        for process in self._processes[:crew]:
+            assert process.stdout is not None
+            lines.append(json.loads(process.stdout.readline()))
+        return lines
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    settings.DATABASES["default"].update(config["database"])
+    for name, value in config["settings"].items():
+        setattr(settings, name, value)
+    django.setup()
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        print(json.dumps(ORDERS[order.pop("do")](**order)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""Transactions: none of ours is open while Quota is asked, and none of the caller's can undo it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection, connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import Client
+from django.urls import path
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from django_quota import locking, tokens
+from django_quota.exceptions import RefreshImpossibleHere
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.provider import TokenReply
+from django_quota.tokens import get_access_token
+from tests.light_provider import LightProvider
+from tests.storms.crew import begin_together, make_users, outcome
+
+pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
+
+Wait = Callable[[Callable[[], object]], None]
+
+needs_second_connection = pytest.mark.skipif(
+    "connection.vendor == 'sqlite'", reason="SQLite has one writer: it refuses instead"
+)
+
+#: What the server knows of transactions of anybody but us in this database.
+OPEN_TRANSACTIONS = {
+    "postgresql": """
+        SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    """,
+    "mysql": """
+        SELECT count(*) FROM information_schema.innodb_trx
+        JOIN information_schema.processlist ON id = trx_mysql_thread_id
+        WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}
+CONNECTIONS = {
+    "postgresql": """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend'
+    """,
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE()",
+}
+
+
+def ask_server(question: dict[str, str]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(question[connection.vendor])
+        return int(cursor.fetchone()[0])
+
+
+def expire() -> None:
+    QuotaToken.objects.update(expires_at=timezone.now())
+
+
+def pair() -> tuple[str, str]:
+    row = QuotaToken.objects.with_secrets("access_token", "refresh_token").get()
+    return row.access_token, row.refresh_token
+
+
+def reply(family: str) -> TokenReply:
+    """Of a sign-in."""
+    return TokenReply(
+        access_token=f"quota_token_{family}.0",
+        refresh_token=f"quota_refresh_{family}.0",
+        id_token=None,
+        expires_in=3600,
+        scope=None,
+    )
+
+
+def in_atomic(user: Any) -> str:
+    with transaction.atomic():
+        return get_access_token(user)
+
+
+class TestDuringTheCall:
+    def test_no_transaction_is_open(self, quota: LightProvider, wait_until: Wait) -> None:
+        """Neither of who renews nor of who waits."""
+        (user,) = make_users(1)
+        quota.set(hang=True)
+
+        def look() -> str:
+            wait_until(lambda: quota.counts.sent)
+            try:
+                if connection.vendor == "sqlite":
+                    # Its one lock is free now, or this fails at once.
+                    with connection.cursor() as cursor:
+                        cursor.execute("PRAGMA busy_timeout = 0")
+                        cursor.execute("BEGIN IMMEDIATE")
+                        cursor.execute("ROLLBACK")
+                else:
+                    assert ask_server(OPEN_TRANSACTIONS) == 0
+            finally:
+                quota.set(hang=False)
+            return "free"
+
+        assert begin_together([lambda: get_access_token(user), look]) == [pair()[0], "free"]
+
+    def test_others_write(self, quota: LightProvider, wait_until: Wait) -> None:
+        """Though sixteen are waiting for the token."""
+        (user,) = make_users(1)
+        quota.set(hang=True)
+
+        def write() -> str:
+            wait_until(lambda: quota.counts.sent)
+            try:
+                for n in range(20):
+                    get_user_model().objects.create(username=f"new{n}")
+                    QuotaToken.objects.filter(pk=0).update(scope="")
+            finally:
+                quota.set(hang=False)
+            return "written"
+
+        got = begin_together([write, *[lambda: get_access_token(user)] * 16])
+
+        assert Counter(got) == {"written": 1, "quota_token_u0.1": 16}
+        assert get_user_model().objects.count() == 21
+
+
+def bill(request: HttpRequest) -> HttpResponse:
+    """A view that spends a refresh token, writes, and fails."""
+    user = get_user_model().objects.get()
+    token = get_access_token(user)
+    user.first_name = token
+    user.save()
+    raise ZeroDivisionError
+
+
+urlpatterns = [path("bill", bill)]
+
+
+class TestAtomicRequests:
+    @pytest.fixture
+    def page(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Client:
+        monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+        settings.ROOT_URLCONF = __name__
+        return Client(raise_request_exception=False)
+
+    @needs_second_connection
+    def test_the_new_pair_survives_the_view(self, quota: LightProvider, page: Client) -> None:
+        (user,) = make_users(1)
+
+        assert page.get("/bill").status_code == 500
+
+        assert get_user_model().objects.get().first_name == ""
+        assert pair() == ("quota_token_u0.1", "quota_refresh_u0.1")
+        expire()
+        assert get_access_token(user) == "quota_token_u0.2"
+
+    def test_on_sqlite_the_token_is_not_even_spent(self, quota: LightProvider) -> None:
+        if connection.vendor != "sqlite":
+            pytest.skip("other databases renew it")
+        (user,) = make_users(1)
+
+        with pytest.raises(RefreshImpossibleHere, match="before the transaction begins"):
+            in_atomic(user)
+
+        assert not quota.counts.sent
+        assert get_access_token(user) == "quota_token_u0.1"
+
+
+@needs_second_connection
+class TestInTheCallersTransaction:
+    def test_its_own_connections_are_closed(self, quota: LightProvider, wait_until: Wait) -> None:
+        (user,) = make_users(1)
+        before = ask_server(CONNECTIONS)
+
+        got = begin_together([partial(outcome, partial(in_atomic, user))] * 16)
+
+        assert Counter(got) == {"quota_token_u0.1": 16}
+        assert quota.counts.sent.total() == 1
+        wait_until(lambda: ask_server(CONNECTIONS) <= before)  # the server takes a moment
+
+    @pytest.mark.parametrize("patience", [0.1, tokens.LOCK_PATIENCE])
+    def test_a_token_row_that_it_wrote(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, patience: float
+    ) -> None:
+        """A clear answer instead of a wait for ourselves."""
+        (user,) = make_users(1)
+        monkeypatch.setattr(tokens, "LOCK_PATIENCE", patience)
+
+        with pytest.raises(RefreshImpossibleHere, match="locked"), transaction.atomic():
+            QuotaToken.objects.update(scope="mine")
+            get_access_token(user)
+
+        assert not quota.counts.sent
+        assert get_access_token(user) == "quota_token_u0.1"
+
+    def test_a_sign_in_that_has_to_wait_for_the_row(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It must not take what the caller has written with it."""
+        make_users(1)
+        account, locked, over = ProviderAccount.objects.get(), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with transaction.atomic():
+                QuotaToken.objects.update(scope="theirs")
+                locked.set()
+                over.wait(30)
+            connections.close_all()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        locked.wait(30)
+
+        def instead_of_sleeping(seconds: float) -> None:
+            over.set()
+            thread.join()
+
+        clock = SimpleNamespace(sleep=instead_of_sleeping, monotonic=time.monotonic)
+        monkeypatch.setattr(locking, "time", clock)
+        with transaction.atomic():
+            get_user_model().objects.update(first_name="Ada")
+            tokens.store(account, reply("in"))
+
+        assert get_user_model().objects.get().first_name == "Ada"
+        assert pair() == ("quota_token_in.0", "quota_refresh_in.0")
+
+    def test_rows_around_it_that_it_locked_or_wrote(self, quota: LightProvider) -> None:
+        (user,) = make_users(1)
+        with transaction.atomic():
+            get_user_model().objects.select_for_update().get()
+            ProviderAccount.objects.select_for_update().get()
+            ProviderAccount.objects.update(name="Ada")
+            get_user_model().objects.update(first_name="Ada")
+            assert get_access_token(user) == "quota_token_u0.1"
+
+    def test_a_row_that_it_deleted(self, quota: LightProvider) -> None:
+        (user,) = make_users(1)
+        held = QuotaToken.objects.get()
+        with pytest.raises(RefreshImpossibleHere, match="locked"), transaction.atomic():
+            QuotaToken.objects.all().delete()
+            tokens._renew_from_here(held, None, None)
+        assert not quota.counts.sent
+        assert get_access_token(user) == "quota_token_u0.1"
+
+
+class TestPool:
+    """Django's pool of three, and as many callers that each hold a connection of it."""
+
+    SIZE = 3
+
+    @pytest.fixture
+    def pooled(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        if connection.vendor != "postgresql":
+            pytest.skip("Django pools connections to PostgreSQL alone")
+        pytest.importorskip("psycopg_pool")
+        connections.close_all()
+        pool = {"min_size": 0, "max_size": self.SIZE, "timeout": 1}
+        options = {**connections.settings["default"]["OPTIONS"], "pool": pool}
+        monkeypatch.setitem(connections.settings["default"], "OPTIONS", options)
+        yield
+        connections.close_all()
+        connection.close_pool()
+
+    def test_when_it_is_exhausted_there_is_an_answer(
+        self, quota: LightProvider, pooled: None
+    ) -> None:
+        users = make_users(self.SIZE)
+        connections.close_all()
+        all_in = threading.Barrier(self.SIZE)
+
+        def work(user: Any) -> str:
+            with transaction.atomic():
+                get_user_model().objects.get(pk=user.pk)
+                all_in.wait()
+                said = outcome(lambda: get_access_token(user))
+                all_in.wait()
+                return said
+
+        got = begin_together([partial(work, user) for user in users])
+
+        assert {said.partition(":")[0] for said in got} == {"RefreshImpossibleHere"}
+        assert "no second connection" in got[0]
+        assert not quota.counts.sent  # nothing is spent that could not be saved
+        assert [get_access_token(user) for user in users] == [
+            f"quota_token_u{n}.1" for n in (0, 1, 2)
+        ]
+
+    def test_with_one_to_spare_all_are_served(self, quota: LightProvider, pooled: None) -> None:
+        users = make_users(self.SIZE - 1)
+        connections.close_all()
+
+        got = begin_together([partial(outcome, partial(in_atomic, user)) for user in users])
+
+        assert got == ["quota_token_u0.1", "quota_token_u1.1"]
+
+    def test_what_renews_keeps_its_connection(
+        self, quota: LightProvider, pooled: None, wait_until: Wait
+    ) -> None:
+        """All others of the pool are taken, and wanted, while Quota is asked and the row locked."""
+        (user,) = make_users(1)
+        connections.close_all()
+        quota.set(hang=True)
+        locked, over = threading.Event(), threading.Event()
+
+        def hold(row_too: bool) -> str:
+            wait_until(lambda: quota.counts.sent)
+            with transaction.atomic():
+                if row_too:
+                    QuotaToken.objects.update(scope="theirs")
+                    locked.set()
+                get_user_model().objects.get()
+                over.wait(30)
+            return "held"
+
+        def want() -> str:
+            """Takes any connection that comes free, and would keep it."""
+            locked.wait(30)
+            quota.set(hang=False)
+            said = outcome(lambda: str(QuotaToken.objects.count()))
+            over.set()
+            return said
+
+        got = begin_together(
+            [
+                lambda: outcome(lambda: get_access_token(user)),
+                lambda: hold(True),
+                lambda: hold(False),
+                want,
+            ]
+        )
+
+        assert got[:3] == ["quota_token_u0.1", "held", "held"]
+        assert got[3].startswith("OperationalError")
+        assert pair() == ("quota_token_u0.1", "quota_refresh_u0.1")
+
+
+def test_a_database_in_memory_as_django_tests_have_it() -> None:
+    """django_quota.testing where the whole database is one connection's."""
+    script = textwrap.dedent("""
+        from datetime import timedelta
+        from django.conf import settings
+        settings.DATABASES["default"]["TEST"]["NAME"] = ":memory:"
+        import django; django.setup()
+        from django.test import TestCase
+        from django.test.runner import DiscoverRunner
+        from django_quota.exceptions import RefreshImpossibleHere
+        from django_quota.testing import renewals_in_this_transaction
+        from django_quota.tokens import get_access_token
+        from tests.light_provider import LightProvider
+        from tests.storms.crew import make_users
+        import unittest
+
+        class Case(TestCase):
+            def test(self):
+                with LightProvider() as quota, self.settings(QUOTA_BASE_URL=quota.origin):
+                    (user,) = make_users(1)
+                    with self.assertRaises(RefreshImpossibleHere):
+                        get_access_token(user)
+                    assert not quota.counts.sent
+                    with renewals_in_this_transaction():
+                        assert get_access_token(user) == "quota_token_u0.1"
+
+        runner = DiscoverRunner(verbosity=0)
+        databases = runner.setup_databases()
+        suite = unittest.defaultTestLoader.loadTestsFromTestCase(Case)
+        assert runner.run_suite(suite).wasSuccessful()
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_fifty_sign_ins_during_a_renewal(quota: LightProvider, wait_until: Wait) -> None:
+    """The sign-in's pair survives, and both that it supersedes are given back."""
+    (user,) = make_users(1)
+    account = ProviderAccount.objects.get()
+    with ThreadPoolExecutor(1) as pool:
+        for n in range(50):
+            quota.reset()
+            quota.set(hang=True)
+            expire()
+            old = pair()[1]
+            renewal = pool.submit(get_access_token, user)
+            wait_until(lambda: quota.counts.sent)
+            tokens.store(account, reply(f"in{n}"))
+            quota.set(hang=False)
+
+            assert renewal.result() == f"quota_token_in{n}.0"
+            assert pair() == (f"quota_token_in{n}.0", f"quota_refresh_in{n}.0")
+            renewed = old.removesuffix(".0") + ".1"
+            queued = PendingRevocation.objects.all()
+            assert Counter(pending.token for pending in queued) == Counter([old, renewed])
+            queued.delete()
+        pool.submit(connections.close_all)
