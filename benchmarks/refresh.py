@@ -235,6 +235,30 @@ def reuse(quota: LightProvider) -> None:
     say("... failures", len(wrong), "0")
 
 
+def copy_rows(count: int) -> None:
+    """So many users more, with the ciphertext of the only one there is."""
+    make = """
+        INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email,
+            is_staff, is_active, date_joined)
+        SELECT '', false, 'many' || n, '', '', '', false, true, now()
+            FROM generate_series(1, %s) n;
+        INSERT INTO django_quota_provideraccount (user_id, provider, external_id, issuer, email,
+            name, picture, created_at)
+        SELECT id, 'quota', username, '', '', '', '', now() FROM auth_user
+            WHERE username LIKE 'many%%';
+        INSERT INTO django_quota_quotatoken (account_id, access_token, refresh_token, id_token,
+            token_type, scope, expires_at, status, version, lease_owner, last_failure, created_at,
+            updated_at)
+        SELECT account.id, access_token, refresh_token, id_token, token_type, '', expires_at,
+            status, 0, '', '', now(), now()
+            FROM django_quota_provideraccount account,
+            (SELECT * FROM django_quota_quotatoken LIMIT 1) token
+            WHERE account.external_id LIKE 'many%%'
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(make, [count])
+
+
 class Chosen:
     """A router: all goes to the database that is chosen at the moment."""
 
@@ -277,26 +301,8 @@ def million(quota: LightProvider) -> None:
         chosen.alias = "default"
         return {what: statistics.median(took) for what, took in times.items()}
 
-    fill = """
-        INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email,
-            is_staff, is_active, date_joined)
-        SELECT '', false, 'many' || n, '', '', '', false, true, now()
-            FROM generate_series(1, 999000) n;
-        INSERT INTO django_quota_provideraccount (user_id, provider, external_id, issuer, email,
-            name, picture, created_at)
-        SELECT id, 'quota', username, '', '', '', '', now() FROM auth_user
-            WHERE username LIKE 'many%';
-        INSERT INTO django_quota_quotatoken (account_id, access_token, refresh_token, id_token,
-            token_type, scope, expires_at, status, version, lease_owner, last_failure, created_at,
-            updated_at)
-        SELECT account.id, access_token, refresh_token, id_token, token_type, '', expires_at,
-            status, 0, '', '', now(), now()
-            FROM django_quota_provideraccount account,
-            (SELECT * FROM django_quota_quotatoken LIMIT 1) token
-            WHERE account.external_id LIKE 'many%'
-    """
+    copy_rows(999_000)
     with connection.cursor() as cursor:
-        cursor.execute(fill)
         cursor.execute("VACUUM ANALYZE")
     with override_settings(DATABASE_ROUTERS=[chosen]):
         medians(500)

@@ -213,6 +213,6 @@ def disconnect(user: Any) -> None:
     with transaction.atomic(using=router.db_for_write(QuotaToken)):
         for row in QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER):
             row.delete()
-        if user.has_usable_password():
+        if user.password and user.has_usable_password():
             ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).delete()
     wallet_disconnected.send(sender=ProviderAccount, user=user)

@@ -4,6 +4,8 @@ A navigation is redirected to where the person can do something about it; a fetc
 the same error and the address to go to.
 """
 
+import logging
+
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 
@@ -23,6 +25,11 @@ from .web import private, url_with, wants_page
 
 __all__ = ["answer"]
 
+logger = logging.getLogger("django_quota.answers")
+
+#: What happens on any day, and the person can mend.
+_ORDINARY = (NotConnected, ReauthenticationRequired, InsufficientCredits, InsufficientScope)
+
 
 def answer(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     """What to answer where `error` has come up.
@@ -38,22 +45,40 @@ def answer(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     ProviderUnavailable, ...
     any other                  the error page                   502
     =========================  ===============================  =================================
+
+    All but the first four kinds go into the log, under a reference that the answer has, too.
     """
-    return private(_page(request, error) if wants_page(request) else _json(request, error))
+    reference = "" if isinstance(error, _ORDINARY) else _logged(error)
+    return private(
+        _page(request, error, reference)
+        if wants_page(request)
+        else _json(request, error, reference)
+    )
 
 
-def _page(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
+def _logged(error: QuotaError) -> str:
+    """The reference under which the log says what an operator should know."""
+    reference = messages.new_reference()
+    level = logging.WARNING if isinstance(error, ProviderUnavailable) else logging.ERROR
+    logger.log(level, "%s: %s [%s]", error.code, error, reference)
+    return reference
+
+
+def _page(request: HttpRequest, error: QuotaError, reference: str) -> HttpResponseBase:
     back = request.get_full_path() if request.method == "GET" else ""
     if isinstance(error, NotConnected | ReauthenticationRequired):
         return HttpResponseRedirect(url_with(_sign_in(request), next=back))
     if isinstance(error, InsufficientCredits):
         return HttpResponseRedirect(url_with("django_quota:packages", next=back))
     code = messages.code_of(error)
-    return HttpResponseRedirect(url_with("django_quota:error", quota_error=code, next=back))
+    return HttpResponseRedirect(
+        url_with("django_quota:error", quota_error=code, quota_ref=reference, next=back)
+    )
 
 
-def _json(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
-    body: dict[str, object] = {"error": {"code": error.code}}
+def _json(request: HttpRequest, error: QuotaError, reference: str) -> HttpResponseBase:
+    names = {"code": error.code} | ({"reference": reference} if reference else {})
+    body: dict[str, object] = {"error": names}
     if isinstance(error, NotConnected | ReauthenticationRequired):
         return JsonResponse(body | {"login_url": reverse(_sign_in(request))}, status=401)
     if isinstance(error, InsufficientCredits):

@@ -25,7 +25,7 @@ def quota_required(view: Any = None, *, scopes: Iterable[str] = ()) -> Any:
     `QuotaMiddleware` sees to that before the view, outside of its transaction (ATOMIC_REQUESTS);
     whoever is not connected is sent to sign in. For sync and async views, and for classes by
     `method_decorator(quota_required, name="dispatch")`. Raises ConfigurationError at the request if
-    the middleware is missing.
+    nobody has looked.
     """
     if view is None:
         return lambda view: _marked(view, frozenset(scopes))
@@ -39,23 +39,26 @@ def _marked(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
 
         @wraps(view)
         async def wrapped(request: Any, *args: Any, **kwargs: Any) -> Any:
-            _require_middleware(request)
+            _require_check(request, scopes)
             return await view(request, *args, **kwargs)
 
     else:
 
         @wraps(view)
         def wrapped(request: Any, *args: Any, **kwargs: Any) -> Any:
-            _require_middleware(request)
+            _require_check(request, scopes)
             return view(request, *args, **kwargs)
 
-    wrapped.quota_scopes = scopes
+    # Of decorators on top of each other, all that is asked for.
+    wrapped.quota_scopes = scopes | getattr(view, "quota_scopes", frozenset())
     return wrapped
 
 
-def _require_middleware(request: Any) -> None:
-    if not getattr(request, "quota_checked", False):
+def _require_check(request: Any, scopes: frozenset[str]) -> None:
+    checked: frozenset[str] | None = getattr(request, "quota_checked", None)
+    if checked is None or not scopes <= checked:
         raise ConfigurationError(
-            "@quota_required needs django_quota.middleware.QuotaMiddleware in MIDDLEWARE, after "
-            "AuthenticationMiddleware."
+            "Nobody has looked at what @quota_required asks for. It needs "
+            "django_quota.middleware.QuotaMiddleware in MIDDLEWARE, after "
+            "AuthenticationMiddleware, and on a class it belongs on `dispatch`, once."
         )

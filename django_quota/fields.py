@@ -33,6 +33,8 @@ else:
 
 __all__ = ["EncryptedTokenField", "Rekeying", "ciphertext", "crypter"]
 
+#: Characters: 32 bytes in URL-safe base64.
+KEY_LENGTH = 44
 KEY_HELP = (
     "Make one with: python -c 'from cryptography.fernet import Fernet; "
     "print(Fernet.generate_key().decode())'"
@@ -58,6 +60,8 @@ def _keys() -> list[Fernet]:
     if not keys or not isinstance(keys, Sequence):
         raise ConfigurationError(f"FIELD_ENCRYPTION_KEY is missing. {KEY_HELP}")
     try:
+        if not all(len(key) == KEY_LENGTH for key in keys):
+            raise ValueError  # of two keys in one string, Fernet would take the first alone
         return _fernets(tuple(keys))
     except (ValueError, TypeError):
         # `from None`: the message of the library may hold the key.

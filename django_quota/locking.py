@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from threading import BoundedSemaphore, Thread
 from typing import Any, TypeVar
@@ -41,7 +42,7 @@ together = False
 POLL = (0.02, 0.25)
 #: At most so many renewals go on for async code at once, each on a connection of its own.
 MAX_THREADS = 32
-_under_way: dict[Hashable, asyncio.Future[Any]] = {}
+_under_way: dict[tuple[asyncio.AbstractEventLoop, Hashable], asyncio.Future[Any]] = {}
 #: At most so many renewals go on behind pages that do not wait for them.
 _background = BoundedSemaphore(8)
 
@@ -72,10 +73,11 @@ def in_background(work: Callable[[], T], timeout: float) -> T:
 def apart(work: Callable[[], T]) -> "Future[T]":
     """Do `work` in a thread of its own, hence on database connections of its own."""
     future: Future[T] = Future()
+    context = copy_context()  # a database router may ask it who is served
 
     def run() -> None:
         try:
-            future.set_result(closing_connections(work))
+            future.set_result(context.run(closing_connections, work))
         except BaseException as error:
             future.set_exception(error)
 
@@ -87,17 +89,27 @@ def apart(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-async def shared(key: Hashable, work: Callable[[], T]) -> T:
-    """Do `work` in a thread apart, once for all tasks of this event loop that ask for `key`."""
+@sensitive_variables()
+async def shared(key: Hashable, work: Callable[[], T], timeout: float) -> T:
+    """Do `work` in a thread apart, once for all tasks of this event loop that ask for `key`, and
+    wait for it at most `timeout` seconds. It goes on if nobody waits."""
     if together:
         return await sync_to_async(work)()
     mine = (asyncio.get_running_loop(), key)
     if mine not in _under_way:
+        for other in [other for other in _under_way if other[0].is_closed()]:
+            del _under_way[other]  # its loop ended before its work, and nobody took it away
         # Not in the loop's own executor, which looks up host names, too: it has few threads.
-        future = asyncio.wrap_future(_executor().submit(closing_connections, work))
+        future = asyncio.wrap_future(
+            _executor().submit(copy_context().run, closing_connections, work)
+        )
         _under_way[mine] = future
         future.add_done_callback(lambda done: _under_way.pop(mine).exception())
-    return await asyncio.shield(_under_way[mine])
+    try:
+        async with asyncio.timeout(timeout):
+            return await asyncio.shield(_under_way[mine])
+    except TimeoutError:
+        raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
 
 
 @cache

@@ -99,9 +99,10 @@ def _is_first(state: str) -> bool:
 
     As good as the cache is: one for each process closes the gap within a process only.
     """
-    digest = hashlib.sha256(state.encode()).hexdigest()
+    key = f"django_quota:taken:{hashlib.sha256(state.encode()).hexdigest()}"
     try:
-        return cache.add(f"django_quota:taken:{digest}", True, LIFETIME)
+        # Some caches hide that they are down: nothing is added, and nothing is there.
+        return bool(cache.add(key, True, LIFETIME)) or cache.get(key) is None
     except Exception as error:  # a cache that is down must not stop a sign-in
         logger.warning("the cache cannot be written: %s", type(error).__name__)
         return True

@@ -87,10 +87,13 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
-    return await locking.shared(
-        (row.pk, rejected, in_transaction),
-        lambda: _renew_or_go_on(row, rejected, in_transaction),
-    )
+
+    @sensitive_variables()
+    def work() -> str:
+        return _renew_or_go_on(row, rejected, in_transaction)
+
+    key = (row._state.db, row.pk, rejected, in_transaction)
+    return await locking.shared(key, work, timeout=get_settings().deadline + LEASE_MARGIN)
 
 
 @sensitive_variables()
@@ -130,6 +133,7 @@ def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | Non
     """Renew, on the caller's connection if that is in no transaction, else on one of our own."""
     in_transaction = locking.in_transaction()
 
+    @sensitive_variables()
     def work() -> str:
         return _renew_or_go_on(row, rejected, in_transaction)
 
@@ -314,7 +318,7 @@ def _checked(reply: provider.TokenReply, external_id: str) -> provider.TokenRepl
     if reply.id_token is None:
         return reply
     claims = id_token.unverified_claims(reply.id_token)
-    if claims.get("sub") != external_id:
+    if claims and claims.get("sub") != external_id:
         # Using it would charge a stranger's wallet; keeping the old token would try again for ever.
         raise ReauthenticationRequired(
             "The renewed tokens belong to somebody else and were dropped; let the user sign in "
@@ -323,10 +327,10 @@ def _checked(reply: provider.TokenReply, external_id: str) -> provider.TokenRepl
         )
     settings, audience = get_settings(), claims.get("aud")
     ours = settings.client_id in (audience if isinstance(audience, list) else [audience])
-    if ours and claims.get("iss") in (settings.base_url, settings.issuer):
+    if ours and claims.get("iss") in (settings.base_url, settings.issuer or settings.base_url):
         return reply
     # The tokens are this person's. The id_token is but a hint for the sign-out: the old one serves.
-    logger.warning("a renewed id_token names another issuer or client, and was dropped")
+    logger.warning("a renewed id_token cannot be read, or is another's, and was dropped")
     return replace(reply, id_token=None)
 
 

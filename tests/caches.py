@@ -17,6 +17,15 @@ class PlainValuesOnly(LocMemCache):
         return json.loads(found) if isinstance(found, str) else found
 
 
+class Hidden(LocMemCache):
+    """One that is down and does not say so, as with IGNORE_EXCEPTIONS."""
+
+    def add(self, *args: Any, **kwargs: Any) -> Any:
+        return None
+
+    get = add
+
+
 class Down(LocMemCache):
     """A cache server that cannot be reached."""
 

@@ -225,6 +225,7 @@ class TestKeys:
             "hush",
             b"hush",
             KEYS[0][:-4],
+            f"{KEYS[0]},{KEYS[1]}",
             "ü" * 44,
             [KEYS[0], "hush"],
             [KEYS[0], ""],

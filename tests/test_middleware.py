@@ -97,8 +97,25 @@ class TestRequired:
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
         settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
-        with pytest.raises(ConfigurationError, match=r"needs django_quota\.middleware"):
+        with pytest.raises(ConfigurationError, match="Nobody has looked"):
             Client().get(f"/{path}")
+
+    @pytest.mark.parametrize("path", ["stacked", "stacked-the-other-way"])
+    def test_on_top_of_each_other_all_scopes_count(
+        self, person: Person, settings: Any, path: str
+    ) -> None:
+        settings.QUOTA_SCOPES = "openid credits.read"
+        person.sign_in()
+        assert person.client.get(f"/{path}").status_code == 403
+
+    def test_a_class_that_hides_its_scopes_does_not_run(
+        self, person: Person, settings: Any
+    ) -> None:
+        """method_decorator lets the base class's mark win: nobody has looked at the other one."""
+        settings.QUOTA_SCOPES = "openid credits.read"
+        person.sign_in()
+        with pytest.raises(ConfigurationError, match="Nobody has looked"):
+            person.client.get("/inherited")
 
     def test_settings_that_are_wrong_stay_an_error(self, person: Person, settings: Any) -> None:
         """Nothing that the visitor could do would mend them."""
@@ -140,7 +157,7 @@ class TestAtomicRequests:
         expire()
         answer = person.client.get("/unmarked")
         if connection.vendor == "sqlite":
-            assert answer.json() == {"error": {"code": "refresh_impossible_here"}}
+            assert answer.json()["error"]["code"] == "refresh_impossible_here"
             assert sandbox.requests() == []
         else:
             assert answer.content == b"quota_token_"
@@ -163,7 +180,13 @@ class TestStates:
         ],
     )
     def test_as_json(
-        self, client: Client, path: str, error: str, status: int, members: dict[str, str]
+        self,
+        client: Client,
+        path: str,
+        error: str,
+        status: int,
+        members: dict[str, str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         client.force_login(
             get_user_model().objects.create(username="member"),
@@ -172,8 +195,12 @@ class TestStates:
         answer = client.get(f"/{path}/{error}")
         assert answer.status_code == status
         body = answer.json()
-        assert set(body.pop("error")) == {"code"}
+        told = body.pop("error")
         assert body == members
+        # What an operator should know is in the log, under the reference that the person has.
+        lines = [r.getMessage() for r in caplog.records if r.name == "django_quota.answers"]
+        expected = [] if members else [f"{told['code']}: for the log [{told['reference']}]"]
+        assert lines == expected
         assert "for the log" not in answer.content.decode()
 
     @pytest.mark.parametrize(
@@ -187,7 +214,10 @@ class TestStates:
     )
     def test_as_a_page(self, client: Client, error: str, path: str, query: dict[str, str]) -> None:
         page = client.get(f"/raises/{error}?a=b", headers=PAGE)
-        assert wanted_at(page) == (path, {**query, "next": f"/raises/{error}?a=b"})
+        there, said = wanted_at(page)
+        assert ("quota_ref" in said) is (error == "ProviderUnavailable")
+        said.pop("quota_ref", None)
+        assert (there, said) == (path, {**query, "next": f"/raises/{error}?a=b"})
 
     def test_what_the_developer_must_mend_stays_an_error(self, client: Client) -> None:
         with pytest.raises(ConfigurationError):

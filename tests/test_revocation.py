@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db import connection
+from django.db.models.signals import pre_delete
 from django.utils import timezone
 
 from django_quota import provider, revocation
@@ -116,3 +118,20 @@ def test_one_that_another_process_has_just_revoked(
 
     assert prune() == Pruned(revoked=1, wiped=0, left=0, stopped="")
     assert list(quota.counts.revoked) == ["quota_refresh_a.0"]
+
+
+def test_one_that_cannot_be_decrypted_is_wiped_in_a_project_that_watches_deletions(
+    quota: LightProvider, settings: Any
+) -> None:
+    """A receiver without a sender, as audit logs connect, makes Django load what it deletes."""
+
+    def receiver(**kwargs: Any) -> None:
+        pass
+
+    dropped("u0", age=REVOCATION_PERIOD)
+    settings.FIELD_ENCRYPTION_KEY = Fernet.generate_key().decode()
+    pre_delete.connect(receiver)
+    try:
+        assert prune() == Pruned(revoked=0, wiped=1, left=0, stopped="")
+    finally:
+        pre_delete.disconnect(receiver)

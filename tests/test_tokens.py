@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -245,6 +246,51 @@ class TestRenewal:
         assert len(set(asyncio.run(all_of_them()))) == 1
         assert max(at_once) == 1
         assert sandbox.requests() == ["POST /oauth/token"]
+
+    def test_a_renewal_elsewhere_knows_whom_it_is_for(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A database router may ask a context variable which tenant is served."""
+        tenant = ContextVar("tenant", default="nobody's")
+        renew = tokens._renew_or_go_on
+        served = []
+
+        def noted(*of: Any) -> str:
+            served.append(tenant.get())
+            return renew(*of)
+
+        monkeypatch.setattr(tokens, "_renew_or_go_on", noted)
+        tenant.set("this one's")
+        expire()
+        tokens.get_access_token(user, timeout=10)
+        expire()
+
+        async def ask() -> None:
+            await tokens.aget_access_token(user)
+            await sync_to_async(connections.close_all)()
+
+        asyncio.run(ask())
+        assert served == ["this one's"] * 2
+
+    def test_a_task_does_not_wait_for_ever(
+        self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All threads may be busy with others while Quota hangs."""
+        expire()
+        done = threading.Event()
+        monkeypatch.setattr(tokens, "_renew_or_go_on", lambda *of: done.wait(20))
+        monkeypatch.setattr(tokens, "LEASE_MARGIN", 0)
+        settings.QUOTA_DEADLINE = 0.2
+
+        async def ask() -> None:
+            try:
+                with pytest.raises(ProviderUnavailable, match="still being renewed"):
+                    await tokens.aget_access_token(user)
+            finally:
+                done.set()
+                await sync_to_async(connections.close_all)()
+
+        asyncio.run(ask())
 
     def test_a_cancelled_task_takes_nothing_from_the_others(
         self, user: Any, sandbox: Sandbox

@@ -45,6 +45,11 @@ class AClass(View):
         return HttpResponse("a class")
 
 
+@method_decorator(quota_required(scopes=["credits.spend"]), name="dispatch")
+class Inherited(AClass):
+    pass
+
+
 def raises(request: HttpRequest, name: str) -> HttpResponse:
     """What a view meets in the middle of its work."""
     raise getattr(exceptions, name)("for the log")
@@ -63,6 +68,9 @@ urlpatterns = [
     path("spends", spends),
     path("aspends", aspends),
     path("class", AClass.as_view()),
+    path("inherited", Inherited.as_view()),
+    path("stacked", quota_required(spends)),
+    path("stacked-the-other-way", quota_required(scopes=["credits.spend"])(plain)),
     path("raises/<name>", raises),
     path("araises/<name>", araises),
 ]

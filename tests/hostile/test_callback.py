@@ -288,6 +288,14 @@ def test_the_same_callback_twice_at_once(
 
 
 @pytest.mark.source("design: the cache is a convenience")
+def test_a_cache_that_hides_that_it_is_down_stops_nobody(
+    browser: Browser, settings: Settings
+) -> None:
+    settings.CACHES = {"default": {"BACKEND": "tests.caches.Hidden"}}
+    assert browser.sign_in()["Location"] == "/"
+
+
+@pytest.mark.source("design: the cache is a convenience")
 def test_a_cache_that_is_down_stops_nobody(
     browser: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -112,6 +113,16 @@ def refuse(users: list[int], threads: int, times: int) -> list[str]:
     return [said for each in begin_together([work] * threads) for said in each]
 
 
+def renew_all() -> list[tuple[int, int, int]]:
+    """Order: renew every token that expires soon, as quota_refresh_tokens does; how many were
+    renewed, how many failed, and the most memory that this process has had, in MB."""
+    from django_quota.bulk import refresh_expiring
+
+    done = refresh_expiring(timedelta(minutes=10))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return [(done.renewed, done.failed, memory)]
+
+
 def die(user: int, step: int | None = None, seconds: float | None = None) -> list[bool]:
     """Order: a child process asks for a token and is killed (SIGKILL) at a step, or after so many
     seconds; False if it was done before that."""
@@ -165,7 +176,9 @@ def deadly(step: int) -> Iterator[None]:
         yield
 
 
-ORDERS: dict[str, Callable[..., Any]] = {"get": get, "refuse": refuse, "die": die}
+ORDERS: dict[str, Callable[..., Any]] = {
+    order.__name__: order for order in (get, refuse, renew_all, die)
+}
 
 
 class Crew:

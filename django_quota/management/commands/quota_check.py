@@ -21,4 +21,4 @@ class Command(BaseCommand):
             mark = self.style.SUCCESS("ok  ") if finding.ok else self.style.ERROR("FAIL")
             self.stdout.write(f"{mark}  {finding.what}: {finding.detail}")
         if failed:
-            raise CommandError("A sign-in with Quota would fail.")
+            raise CommandError("Something needs a look: see the lines that say FAIL.")

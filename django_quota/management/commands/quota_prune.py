@@ -12,8 +12,8 @@ class Command(BaseCommand):
 
     help = (
         "Revokes at Quota the tokens that were dropped here, and wipes those that could not be "
-        "revoked for 30 days. Run it every few minutes. Exit code: 0 if Quota was told of all, "
-        "1 if it failed; then the next run tries again."
+        "revoked for 30 days. Run it every few minutes. Exit code: 0 if Quota was told of all that "
+        "can be decrypted, 1 if it failed; then the next run tries again."
     )
 
     def handle(self, **options: Any) -> None:
