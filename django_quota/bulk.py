@@ -31,6 +31,8 @@ __all__ = ["Refreshed", "refresh_expiring"]
 
 #: So many failures in a row are an outage: each may have taken QUOTA_DEADLINE seconds.
 OUTAGE = 5
+#: Times that a run does as Quota says for one token, when it says to wait.
+WAITS = 4
 #: Seconds to wait where Quota limits our rate and does not say how long; and the most that a run
 #: waits when it does. Anything longer is for the next run.
 PAUSE, LONGEST_PAUSE = 5, 60
@@ -156,7 +158,7 @@ def _one_by_one(rows: QuotaTokenQuerySet, by: str) -> Iterator[QuotaToken]:
 
 def _renew(row: QuotaToken, since: datetime) -> bool:
     """`tokens.renew_unless_taken`, again when Quota has told us to wait (RFC 6585 section 4)."""
-    for _attempt in range(OUTAGE - 1):
+    for _attempt in range(WAITS):
         try:
             return tokens.renew_unless_taken(row, since=since)
         except RateLimited as error:

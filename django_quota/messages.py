@@ -1,4 +1,4 @@
-"""What a person is told when a sign-in fails: a closed set of codes, each with words.
+"""What a person is told when something fails: a closed set of codes, each with words.
 
 The code travels in the URL as `?quota_error=<code>`, and with it, as `quota_ref`, a reference that
 also stands in the log; nothing else of a failure is shown.

@@ -48,7 +48,8 @@ class QuotaMiddleware:
         try:
             tokens.get_access_token(request.user)
             if scopes:
-                _check_scopes(scopes, QuotaToken.objects.for_user(request.user).first())
+                rows = QuotaToken.objects.for_user(request.user).with_secrets()
+                _check_scopes(scopes, rows.first())
         except QuotaError as error:
             if (response := self.process_exception(request, error)) is None:
                 raise
@@ -66,7 +67,8 @@ class QuotaMiddleware:
         try:
             await tokens.aget_access_token(user)
             if scopes:
-                _check_scopes(scopes, await QuotaToken.objects.for_user(user).afirst())
+                rows = QuotaToken.objects.for_user(user).with_secrets()
+                _check_scopes(scopes, await rows.afirst())
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise

@@ -111,7 +111,8 @@ def authorization_url(
 @sensitive_variables()
 def end_session_url(*, id_token_hint: str, post_logout_redirect_uri: str) -> str | None:
     """Where the browser is sent to sign out of Quota (OpenID Connect RP-Initiated Logout 1.0
-    section 2), None if discovery names no such endpoint. Raises what `metadata` raises."""
+    section 2), None if discovery names no such endpoint, or the hint is too long for a URL. Raises
+    what `metadata` raises."""
     endpoint = metadata().end_session_endpoint
     if endpoint is None or len(id_token_hint) > MAX_HINT_LENGTH:
         return None

@@ -12,7 +12,6 @@ from typing import Any
 from django.apps import apps
 from django.db import connections, models, router, transaction
 from django.views.decorators.debug import sensitive_variables
-from tqdm import tqdm
 
 from .fields import EncryptedTokenField, Rekeying, ciphertext
 
@@ -165,6 +164,8 @@ def _go_through(*, write: bool, progress: bool) -> Census:
     """Look at every row, and rewrite those that need it."""
     census, rekey = Census(), Rekeying()
     total = sum(table.rows().count() for table in _tables()) if progress else None
+    from tqdm import tqdm  # not by every web worker: the admin imports this module
+
     # None: only on a terminal.
     with tqdm(total=total, unit="row", disable=None if progress else True) as bar:
         for table in _tables():

@@ -68,7 +68,7 @@ def me(request: HttpRequest) -> HttpResponseBase:
 def status(request: HttpRequest) -> HttpResponseBase:
     """GET status: `{"connected": bool, "needs_sign_in": bool, "scopes": [...]}`, without asking
     Quota."""
-    row = QuotaToken.objects.filter(account__user_id=request.user.pk).first()
+    row = QuotaToken.objects.for_user(request.user).with_secrets().first()
     return private(
         JsonResponse(
             {
