@@ -65,6 +65,8 @@ class Settings:
     clock_skew: int = 60
     #: Seconds a balance may be shown from the cache.
     balance_ttl: int = 30
+    #: Credits below which a balance is low: `{% quota_balance %}` and the signal say so.
+    low_balance: int = 100_000
     #: Webhook secrets, `whsec_...`, newest first; empty switches the webhook off.
     webhook_secret: tuple[str, ...] = field(default=(), repr=False)
     #: May a first sign-in create a User?
@@ -190,6 +192,12 @@ def _seconds(name: str, value: Any) -> int:
     return value
 
 
+def _credits(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise ConfigurationError(f"{name} must be a whole number of credits (1,000,000 are $1.00).")
+    return value
+
+
 def _timeout(name: str, value: Any) -> tuple[float, float]:
     pair = value if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2:
@@ -218,6 +226,7 @@ _READERS = {
     "refresh_leeway": _seconds,
     "clock_skew": _seconds,
     "balance_ttl": _seconds,
+    "low_balance": _credits,
     "webhook_secret": _optional_secrets,
     "create_user": _flag,
     "link_by_email": _flag,

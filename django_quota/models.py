@@ -1,8 +1,10 @@
-"""What is stored: who a user is at Quota, their tokens, and what is still to be revoked.
+"""What is stored: who a user is at Quota, their tokens, what is still to be revoked, what AI calls
+cost, and what Quota has told us by webhook.
 
 No HTTP here. Nothing in a `repr` or `str` is secret.
 """
 
+import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,14 @@ from django.utils.translation import gettext_lazy as _
 
 from .fields import EncryptedTokenField
 
-__all__ = ["PROVIDER", "PendingRevocation", "ProviderAccount", "QuotaToken"]
+__all__ = [
+    "PROVIDER",
+    "PendingRevocation",
+    "ProviderAccount",
+    "QuotaToken",
+    "UsageRecord",
+    "WebhookEvent",
+]
 
 #: The `provider` of every row that this package writes.
 PROVIDER = "quota"
@@ -192,3 +201,79 @@ class PendingRevocation(models.Model):
 
     def __str__(self) -> str:
         return f"Pending revocation {self.pk}"
+
+
+class UsageRecord(models.Model):
+    """What one AI call cost its user. Written by `django_quota.wallet.record_usage`."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="quota_usage"
+    )
+    call_id = models.CharField(
+        _("call id"), max_length=100, help_text=_("The completion's own id; it is counted once.")
+    )
+    model = models.CharField(_("model"), max_length=100, blank=True, default="")
+    prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
+    completion_tokens = models.PositiveBigIntegerField(_("completion tokens"), default=0)
+    credits_used = models.BigIntegerField(
+        _("credits used"),
+        null=True,
+        blank=True,
+        help_text=_("1,000,000 credits are $1.00. Unknown where a stream ended early."),
+    )
+    balance_after = models.BigIntegerField(_("balance after"), null=True, blank=True)
+    complete = models.BooleanField(
+        _("complete"), default=True, help_text=_("Did the answer arrive to its end?")
+    )
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("usage record")
+        verbose_name_plural = _("usage records")
+        constraints = [
+            models.UniqueConstraint(fields=["user", "call_id"], name="quota_usage_unique_call"),
+        ]
+        indexes = [models.Index(fields=["user", "created_at"], name="quota_usage_by_day")]
+
+    def __str__(self) -> str:
+        return f"Usage record {self.pk}"
+
+
+class WebhookEvent(models.Model):
+    """An event that Quota has delivered (quota-protocol section 15). Written by
+    `django_quota.webhooks`; each `event_id` is handled once.
+
+    The body is kept to the letter: a second delivery must be the same, byte for byte, and no
+    database then minds what is in it.
+    """
+
+    event_id = models.CharField(_("event id"), max_length=255, unique=True)
+    type = models.CharField(_("type"), max_length=100, db_index=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="quota_events",
+        help_text=_("Whom it is about, if they are known here."),
+    )
+    body = models.TextField(_("body"))
+    created_at = models.DateTimeField(_("created at"), help_text=_("As Quota says."))
+    received_at = models.DateTimeField(_("received at"), default=timezone.now, db_index=True)
+    handled_at = models.DateTimeField(_("handled at"), null=True, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True, editable=False)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    last_failure = models.CharField(_("last failure"), max_length=100, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("webhook event")
+        verbose_name_plural = _("webhook events")
+
+    def __str__(self) -> str:
+        return self.event_id
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the event says, as Quota sent it."""
+        data: dict[str, Any] = json.loads(self.body)["data"]
+        return data

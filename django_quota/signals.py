@@ -2,7 +2,15 @@
 
 from django.dispatch import Signal
 
-__all__ = ["sign_in_failed", "signed_in", "wallet_connected", "wallet_disconnected"]
+__all__ = [
+    "balance_low",
+    "sign_in_failed",
+    "signed_in",
+    "usage_recorded",
+    "wallet_connected",
+    "wallet_disconnected",
+    "webhook_received",
+]
 
 #: A sign-in with Quota succeeded. Arguments: request, user, account.
 signed_in = Signal()
@@ -13,3 +21,12 @@ sign_in_failed = Signal()
 wallet_connected = Signal()
 #: A user's wallet was disconnected, its tokens wiped. Arguments: user.
 wallet_disconnected = Signal()
+#: What an AI call cost was recorded. Arguments: user, usage (wallet.Usage), complete (bool: did the
+#: answer arrive to its end?).
+usage_recorded = Signal()
+#: A balance has fallen below QUOTA_LOW_BALANCE, or below the threshold that Quota watches; once a
+#: fall, but by both. Arguments: user, balance (wallet.Balance), threshold (int, credits).
+balance_low = Signal()
+#: Quota has delivered an event, after it was stored and committed. A receiver that raises makes
+#: Quota deliver it again, to all receivers. Arguments: event (models.WebhookEvent), user (or None).
+webhook_received = Signal()
