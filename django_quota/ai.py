@@ -1,8 +1,8 @@
 """OpenAI clients that are billed to a user's wallet.
 
-Whatever bearer token a call carries is who pays. So the key of these clients is a function that
-is asked again for every attempt, and nothing of the environment is ever used: not
-OPENAI_API_KEY, which would bill the developer, nor any other OPENAI_* variable.
+Whatever bearer token a call carries is who pays. So the key of these clients is asked for again at
+every attempt, and nothing of the environment is ever used: not OPENAI_API_KEY, which would bill
+the developer, nor any other OPENAI_* variable.
 """
 
 import asyncio
@@ -11,54 +11,78 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .conf import get_settings
-from .exceptions import (
-    InsufficientCredits,
-    InsufficientScope,
-    NotConnected,
-    ProviderUnavailable,
-    QuotaError,
-    RateLimited,
-    ReauthenticationRequired,
-    RequestRefused,
-)
-from .tokens import aget_access_token, get_access_token
+from .exceptions import ConfigurationError, NotConnected
 
 if TYPE_CHECKING:
-    from openai import APIError, AsyncOpenAI, OpenAI
+    from openai import AsyncOpenAI, OpenAI
 
-__all__ = ["async_openai_client", "openai_client", "translate_error"]
+__all__ = [
+    "async_developer_client",
+    "async_openai_client",
+    "developer_client",
+    "openai_client",
+]
 
 
 def openai_client(user: Any) -> "OpenAI":
     """An `openai.OpenAI` whose every call is paid by `user`.
 
     All users share one connection pool; making a client costs microseconds, so make one for each
-    request. `max_retries` is 0, because a chat call that is sent twice may be billed twice; set
-    it by `with_options(max_retries=...)` knowingly.
+    request. A 401 renews the token that failed, once, and sends the call again. `max_retries` is 0
+    otherwise, because a chat call that is sent twice may be billed twice; set it by
+    `with_options(max_retries=...)` knowingly, and `timeout` (seconds; the SDK's own is 600) there
+    or at each call.
 
-    A call raises what `get_access_token` raises, and openai.APIError; `translate_error` turns the
-    latter into an error of this package. The recipe, step 06.
+    A call, and the reading of a stream, raise what `get_access_token` raises, and
+    InsufficientCredits, InsufficientScope, RateLimited, RequestRefused, ProviderUnavailable:
+    errors of `django_quota.exceptions` only. The recipe, step 06; quota-protocol section 14.
     """
+    from .openai_clients import WalletKey
+
     _require_connectable(user)
-    return _shared_client(get_settings().base_url, os.getpid()).with_options(
-        api_key=lambda: get_access_token(user)
-    )
+    client = _shared_client(get_settings().base_url, os.getpid())
+    return client.with_options(api_key=WalletKey(user))
 
 
 def async_openai_client(user: Any) -> "AsyncOpenAI":
     """`openai_client` for async code: an `openai.AsyncOpenAI`, one pool for each event loop."""
+    from .openai_clients import AsyncWalletKey
+
     _require_connectable(user)
+    client = _shared_async_client(get_settings().base_url, asyncio.get_running_loop())
+    return client.with_options(api_key=AsyncWalletKey(user))
 
-    async def key() -> str:
-        return await aget_access_token(user)
 
-    loop = asyncio.get_running_loop()
-    return _shared_async_client(get_settings().base_url, loop).with_options(api_key=key)
+def developer_client(api_key: str) -> "OpenAI":
+    """An `openai.OpenAI` whose calls are paid by you, the developer: `api_key` is your own
+    `sk-quota-...` (quota-protocol section 1).
+
+    For what no user should pay. Nothing in this package falls back to it. Raises ConfigurationError
+    where Quota refuses the key or your wallet is empty, else what `openai_client` raises.
+    """
+    client = _shared_client(get_settings().base_url, os.getpid())
+    return client.with_options(api_key=_developers(api_key))
+
+
+def async_developer_client(api_key: str) -> "AsyncOpenAI":
+    """`developer_client` for async code."""
+    client = _shared_async_client(get_settings().base_url, asyncio.get_running_loop())
+    return client.with_options(api_key=_developers(api_key))
 
 
 def _require_connectable(user: Any) -> None:
     if user is None or user.pk is None:
         raise NotConnected("Nobody is signed in, so nobody can pay; let them sign in with Quota.")
+
+
+def _developers(api_key: str) -> str:
+    # A user's token here would charge that user where the code says that the developer pays.
+    if not isinstance(api_key, str) or not api_key.startswith("sk-quota-"):
+        raise ConfigurationError(
+            "A developer's API key begins with sk-quota-; for a user's wallet there is "
+            "openai_client(user)."
+        )
+    return api_key
 
 
 # openai costs 370 ms and 27 MB to import, so it is imported by the first call, not by
@@ -86,31 +110,3 @@ def _shared_async_client(base_url: str, loop: object) -> "AsyncOpenAI":
 
 def _nobody() -> str:
     raise NotConnected("This client has no user to bill.")
-
-
-def translate_error(error: "APIError") -> QuotaError:
-    """The error of this package that says what to do about an `openai.APIError`.
-
-    InsufficientCredits (402), InsufficientScope (403), ReauthenticationRequired (401),
-    RateLimited (429), RequestRefused (other 4xx), ProviderUnavailable (all else);
-    quota-protocol section 9.
-    """
-    status = getattr(error, "status_code", None)
-    code = error.code if isinstance(error.code, str) and error.code.isidentifier() else ""
-    if status == 402:
-        return InsufficientCredits("The wallet cannot cover this call; let the user buy credits.")
-    if status == 403:
-        return InsufficientScope(
-            "The user's token may not spend; let them sign in again.", scope="credits.spend"
-        )
-    if status == 401:
-        return ReauthenticationRequired(
-            "Quota refuses the user's token; let them sign in again.", provider_code=code
-        )
-    if status == 429:
-        return RateLimited("The rate limit is reached; try again later.")
-    if status is not None and 400 <= status < 500:
-        return RequestRefused(
-            f"Quota refused the call (HTTP {status}).", status=status, provider_code=code
-        )
-    return ProviderUnavailable("The AI call got no answer; try again later.", status=status)

@@ -204,7 +204,7 @@ class PendingRevocation(models.Model):
 
 
 class UsageRecord(models.Model):
-    """What one AI call cost its user. Written by `django_quota.wallet.record_usage`."""
+    """What one AI call cost its user. Written by `django_quota.usage.record_usage`."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="quota_usage"

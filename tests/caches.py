@@ -32,4 +32,4 @@ class Down(LocMemCache):
     def get(self, *args: Any, **kwargs: Any) -> Any:
         raise ConnectionError("down")
 
-    set = delete = get
+    add = set = delete = get

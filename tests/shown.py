@@ -1,11 +1,13 @@
-"""What of an error reaches a log, an error page or an error tracker."""
+"""What of an error reaches a log, an error page or an error tracker; and what a signal says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.dispatch import Signal
 
 from django_quota.exceptions import QuotaError
 
@@ -27,3 +29,18 @@ def refusal(ask: Callable[[], Any], kind: type[QuotaError]) -> Any:
     assert type(raised.value) is kind
     assert "hush" not in shown(raised.value)
     return raised.value
+
+
+@contextmanager
+def listening(signal: Signal) -> Iterator[list[dict[str, Any]]]:
+    """What `signal` says meanwhile."""
+    heard: list[dict[str, Any]] = []
+
+    def receiver(**said: Any) -> None:
+        heard.append(said)
+
+    signal.connect(receiver)
+    try:
+        yield heard
+    finally:
+        signal.disconnect(receiver)

@@ -1,9 +1,10 @@
 """AI calls through the real OpenAI SDK: billed to the user who makes them, and to nobody else."""
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import openai
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from django_quota import ai, wallet
 from django_quota.exceptions import (
+    ConfigurationError,
     InsufficientCredits,
     InsufficientScope,
     NotConnected,
@@ -22,8 +24,10 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.models import QuotaToken
+from django_quota.openai_clients import WalletKey
+from django_quota.usage import record_usage
 from tests.sandbox_client import Person, Sandbox
-from tests.tiny_server import TinyServer, answer
+from tests.tiny_server import TinyServer, answer, json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,6 +36,33 @@ HELLO: Any = {
     "messages": [{"role": "user", "content": "Hello"}],
     "max_tokens": 50,
 }
+
+
+CHUNK = (
+    b'{"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m", '
+    b'"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}]}'
+)
+COMPLETION: Any = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "gpt-4o-mini",
+    "choices": [],
+}
+
+
+def run(work: Any, user: Any) -> Any:
+    """`work` with an async client, in an event loop of its own."""
+
+    async def main() -> Any:
+        client = ai.async_openai_client(user)
+        try:
+            return await work(client)
+        finally:
+            await client._client.aclose()
+            await sync_to_async(connections.close_all)()
+
+    return asyncio.run(main())
 
 
 def cost_of(completion: Any) -> int:
@@ -43,9 +74,9 @@ class TestBilling:
         self, user: Any, person: Person, sandbox: Sandbox
     ) -> None:
         completion = ai.openai_client(user).chat.completions.create(**HELLO)
-        usage = wallet.record_usage(user, completion)
+        usage = record_usage(user, completion)
 
-        assert usage is not None and usage.credits_used > 0
+        assert usage is not None and usage.credits_used is not None and usage.credits_used > 0
         assert sandbox.balance_of(person.email) == 1_000_000 - usage.credits_used
         assert wallet.get_balance(user).credits == usage.balance_after
 
@@ -53,7 +84,7 @@ class TestBilling:
         self, user: Any, person: Person, sandbox: Sandbox
     ) -> None:
         chunks = list(ai.openai_client(user).chat.completions.create(**HELLO, stream=True))
-        usages = [u for chunk in chunks if (u := wallet.record_usage(user, chunk))]
+        usages = [u for chunk in chunks if (u := record_usage(user, chunk))]
 
         assert len(chunks) > 3
         assert len(usages) == 1
@@ -127,7 +158,7 @@ class TestBilling:
 
     def test_a_failed_call_is_not_sent_again(self, user: Any, sandbox: Sandbox) -> None:
         sandbox.set(fail={"path": "/v1/chat/completions", "status": 500, "times": 9})
-        with pytest.raises(openai.InternalServerError):
+        with pytest.raises(ProviderUnavailable):
             ai.openai_client(user).chat.completions.create(**HELLO)
         assert sandbox.requests() == ["POST /v1/chat/completions"]
 
@@ -197,14 +228,16 @@ class TestEnvironment:
         assert client.with_options(timeout=1).default_headers["X-Mine"] == "1"
 
 
-class TestTranslateError:
+class TestErrors:
+    """Only ours: what a view has to catch is one tree, and QuotaMiddleware answers it."""
+
     @pytest.mark.parametrize(
         ("status", "expected"),
         [
             (400, RequestRefused),
-            (401, ReauthenticationRequired),
             (402, InsufficientCredits),
             (403, InsufficientScope),
+            (404, RequestRefused),
             (429, RateLimited),
             (500, ProviderUnavailable),
             (503, ProviderUnavailable),
@@ -213,12 +246,29 @@ class TestTranslateError:
     def test_by_status(
         self, user: Any, sandbox: Sandbox, status: int, expected: type[Exception]
     ) -> None:
-        sandbox.set(fail={"path": "/v1/chat/completions", "status": status, "times": 1})
-        with pytest.raises(openai.APIError) as caught:
+        sandbox.set(fail={"path": "/v1/chat/completions", "status": status, "times": 2})
+        with pytest.raises(expected) as caught:
             ai.openai_client(user).chat.completions.create(**HELLO)
-        error = ai.translate_error(caught.value)
-        assert type(error) is expected
-        assert "quota_token_" not in repr(error)
+        assert type(caught.value) is expected
+        assert "quota_token_" not in repr(caught.value)
+        with pytest.raises(expected):
+            run(lambda client: client.chat.completions.create(**HELLO), user)
+
+    def test_a_refused_request_says_what_quota_says_of_it(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        with pytest.raises(RequestRefused) as caught:
+            ai.openai_client(user).chat.completions.create(**{**HELLO, "temperature": 9})
+        assert (caught.value.status, caught.value.provider_code) == (400, "bad_request")
+        assert "temperature" in str(caught.value.__cause__)
+
+    def test_retry_after_is_kept(self, user: Any, settings: Any) -> None:
+        with TinyServer() as quota:
+            quota.on("/v1/chat/completions", answer(b"{}", status=429, Retry_After="7"))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(RateLimited) as caught:
+                ai.openai_client(user).chat.completions.create(**HELLO)
+        assert caught.value.retry_after == 7
 
     @pytest.mark.parametrize("status", [301, 302, 307, 308])
     def test_a_redirect_is_not_followed(self, user: Any, settings: Any, status: int) -> None:
@@ -227,28 +277,163 @@ class TestTranslateError:
             target = f"{elsewhere.origin}/v1/chat/completions"
             quota.on("/v1/chat/completions", answer(status=status, Location=target))
             settings.QUOTA_BASE_URL = quota.origin
-            with pytest.raises(openai.APIError) as caught:
+            with pytest.raises(ProviderUnavailable):
                 ai.openai_client(user).chat.completions.create(**HELLO)
-            assert type(ai.translate_error(caught.value)) is ProviderUnavailable
-
-            async def call() -> None:
-                client = ai.async_openai_client(user)
-                try:
-                    await client.chat.completions.create(**HELLO)
-                finally:
-                    await client._client.aclose()
-                    await sync_to_async(connections.close_all)()
-
-            with pytest.raises(openai.APIError):
-                asyncio.run(call())
+            with pytest.raises(ProviderUnavailable):
+                run(lambda client: client.chat.completions.create(**HELLO), user)
             assert len(quota.requests) == 2
             assert elsewhere.requests == []
 
     def test_no_answer(self, user: Any, settings: Any) -> None:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
-        with pytest.raises(openai.APIConnectionError) as caught:
+        with pytest.raises(ProviderUnavailable):
             ai.openai_client(user).chat.completions.create(**HELLO)
-        assert type(ai.translate_error(caught.value)) is ProviderUnavailable
+
+    @pytest.mark.parametrize(
+        ("event", "expected"),
+        [
+            (b'{"error": {"code": "upstream_error", "message": "m"}}', ProviderUnavailable),
+            (b'{"error": {"code": "insufficient_credits", "message": "m"}}', InsufficientCredits),
+            (b'{"error": {"code": "rate_limit", "message": "m"}}', RateLimited),
+        ],
+    )
+    def test_in_the_middle_of_a_stream(
+        self, user: Any, settings: Any, event: bytes, expected: type[Exception]
+    ) -> None:
+        body = b"data: " + CHUNK + b"\n\ndata: " + event + b"\n\n"
+        with TinyServer() as quota:
+            quota.on("/v1/chat/completions", answer(body, Content_Type="text/event-stream"))
+            settings.QUOTA_BASE_URL = quota.origin
+            chunks = ai.openai_client(user).chat.completions.create(**HELLO, stream=True)
+            assert next(chunks).id == "chatcmpl-1"
+            with pytest.raises(expected):
+                next(chunks)
+
+            async def read(client: Any) -> None:
+                async for _chunk in await client.chat.completions.create(**HELLO, stream=True):
+                    pass
+
+            with pytest.raises(expected):
+                run(read, user)
+
+    def test_a_stream_that_is_cut(self, user: Any, settings: Any) -> None:
+        body = b"data: " + CHUNK + b"\n\n"
+        whole = answer(body, Content_Type="text/event-stream", Content_Length="9999")
+        cut = replace(whole, keep=False)
+        with TinyServer() as quota:
+            quota.on("/v1/chat/completions", cut)
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(ProviderUnavailable):
+                list(ai.openai_client(user).chat.completions.create(**HELLO, stream=True))
+
+
+REFUSED = {"path": "/v1/chat/completions", "status": 401, "times": 1}
+CALL, RENEWAL = "POST /v1/chat/completions", "POST /oauth/token"
+WAYS: Any = {
+    "a plain call": lambda client: client.chat.completions.create(**HELLO),
+    "a stream": lambda client: list(client.chat.completions.create(**HELLO, stream=True)),
+    "with_options": lambda client: client.with_options(timeout=9).chat.completions.create(**HELLO),
+    "with_raw_response": lambda client: client.chat.completions.with_raw_response.create(**HELLO),
+}
+
+
+class TestARefusedToken:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_renewed_once_and_the_call_repeated(
+        self, user: Any, person: Person, sandbox: Sandbox, way: str
+    ) -> None:
+        before = QuotaToken.objects.get().version
+        sandbox.set(fail=REFUSED)
+        assert WAYS[way](ai.openai_client(user))
+        assert [r for r in sandbox.requests() if r.startswith("POST")] == [CALL, RENEWAL, CALL]
+        assert QuotaToken.objects.get().version == before + 1
+        assert sandbox.balance_of(person.email) < 1_000_000
+
+    def test_by_the_async_client(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail=REFUSED)
+        assert run(lambda client: client.chat.completions.create(**HELLO), user)
+        assert [r for r in sandbox.requests() if r.startswith("POST")] == [CALL, RENEWAL, CALL]
+
+    def test_is_not_renewed_again_for_the_same_call(self, user: Any, sandbox: Sandbox) -> None:
+        sandbox.set(fail=REFUSED | {"times": 9})
+        with pytest.raises(ReauthenticationRequired):
+            ai.openai_client(user).chat.completions.create(**HELLO)
+        assert [r for r in sandbox.requests() if r.startswith("POST")] == [CALL, RENEWAL, CALL]
+
+    def test_nor_where_somebody_else_has_renewed_it(self, user: Any, sandbox: Sandbox) -> None:
+        key = WalletKey(user)
+        stale = key()
+        key(rejected=stale)
+        sandbox.forget_requests()
+        assert key(rejected=stale) != stale
+        assert sandbox.requests() == []
+
+    def test_that_cannot_be_renewed_says_why(self, user: Any, sandbox: Sandbox) -> None:
+        row = QuotaToken.objects.get()
+        row.refresh_token = "quota_refresh_unknown"
+        row.save(update_fields=["refresh_token"])
+        sandbox.set(fail=REFUSED)
+        with pytest.raises(ReauthenticationRequired, match="no longer accepts"):
+            ai.openai_client(user).chat.completions.create(**HELLO)
+
+    def test_while_quota_cannot_renew_is_an_outage(self, user: Any, settings: Any) -> None:
+        with TinyServer() as quota:
+            quota.on("/.well-known/openid-configuration", json_answer({"issuer": quota.origin}))
+            quota.on("/v1/chat/completions", answer(b"{}", status=401))
+            quota.on("/oauth/token", answer(b"{}", status=503))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(ProviderUnavailable):
+                ai.openai_client(user).chat.completions.create(**HELLO)
+            with pytest.raises(ProviderUnavailable):
+                run(lambda client: client.chat.completions.create(**HELLO), user)
+
+    def test_a_key_of_the_callers_own_is_theirs_to_renew(self, user: Any, sandbox: Sandbox) -> None:
+        token = WalletKey(user)()
+        sandbox.set(fail=REFUSED)
+        with pytest.raises(ConfigurationError):
+            ai.openai_client(user).with_options(api_key=token).chat.completions.create(**HELLO)
+        assert RENEWAL not in sandbox.requests()
+
+
+class TestDevelopersOwnClient:
+    @pytest.fixture
+    def quota(self, settings: Any) -> Iterator[TinyServer]:
+        with TinyServer() as running:
+            settings.QUOTA_BASE_URL = running.origin
+            running.on("/v1/chat/completions", json_answer(COMPLETION))
+            yield running
+
+    def test_is_paid_by_the_key_that_it_was_given(self, quota: TinyServer) -> None:
+        assert ai.developer_client("sk-quota-mine").chat.completions.create(**HELLO)
+
+        async def call() -> None:
+            client = ai.async_developer_client("sk-quota-mine")
+            await client.chat.completions.create(**HELLO)
+            await client._client.aclose()
+
+        asyncio.run(call())
+        bearers = [request.headers["authorization"] for request in quota.requests]
+        assert bearers == ["Bearer sk-quota-mine"] * 2
+
+    @pytest.mark.parametrize("key", ["", None, "quota_token_of_somebody", "sess_x", "sk-openai"])
+    def test_takes_nothing_but_a_developers_key(self, key: Any) -> None:
+        with pytest.raises(ConfigurationError, match="sk-quota-"):
+            ai.developer_client(key)
+
+    @pytest.mark.parametrize("status", [401, 402, 403])
+    def test_what_only_the_developer_can_mend_is_no_state_of_the_user(
+        self, quota: TinyServer, status: int
+    ) -> None:
+        quota.on("/v1/chat/completions", answer(b"{}", status=status))
+        with pytest.raises(ConfigurationError):
+            ai.developer_client("sk-quota-mine").chat.completions.create(**HELLO)
+
+    def test_a_users_client_never_falls_back_to_it(self, quota: TinyServer) -> None:
+        stranger = get_user_model().objects.create(username="x")
+        ai.developer_client("sk-quota-mine").chat.completions.create(**HELLO)
+        with pytest.raises(NotConnected):
+            ai.openai_client(stranger).chat.completions.create(**HELLO)
+        assert len(quota.requests) == 1
 
 
 def test_openai_is_not_imported_by_django_setup() -> None:

@@ -85,7 +85,6 @@ NAMES = {
     "wallet": [
         "Balance",
         "Package",
-        "Usage",
         "acreate_checkout",
         "aget_balance",
         "aget_packages",
@@ -95,9 +94,12 @@ NAMES = {
         "forget_packages",
         "get_balance",
         "get_packages",
-        "record_usage",
+        "keep_balance",
     ],
-    "ai": ["async_openai_client", "openai_client", "translate_error"],
+    "balances": ["Balance", "forget_balance", "keep_balance", "kept_balance"],
+    "usage": ["Usage", "arecord_usage", "record_interrupted", "record_usage"],
+    "caching": ["change", "forget", "get", "keep", "once"],
+    "ai": ["async_developer_client", "async_openai_client", "developer_client", "openai_client"],
     "exceptions": [
         "ConfigurationError",
         "InsufficientCredits",

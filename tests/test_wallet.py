@@ -1,9 +1,9 @@
-"""The wallet, against the live sandbox: balances, purchases, what a call cost."""
+"""The wallet, against the live sandbox: balances and purchases."""
 
 import re
 import threading
+import time
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from django_quota import locking, wallet
+from django_quota.balances import Balance, keep_balance
 from django_quota.exceptions import (
     NotConnected,
     ProviderUnavailable,
@@ -26,11 +27,6 @@ from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 pytestmark = pytest.mark.django_db(transaction=True)
 
 BALANCE = ["GET /v1/balance"]
-
-
-def reply(**quota: Any) -> Any:
-    """What the OpenAI SDK makes of a reply with Quota's block in it."""
-    return SimpleNamespace(model_extra={"quota": quota})
 
 
 class TestBalance:
@@ -58,7 +54,7 @@ class TestBalance:
         assert wallet.get_balance(other).display == "$25.00"
 
     def test_may_be_negative(self, user: Any) -> None:
-        wallet.record_usage(user, reply(credits_used=5, balance_after=-50_000))
+        keep_balance(user, Balance(credits=-50_000), as_of=time.time())
         assert wallet.get_balance(user).display == "-$0.05"
 
     def test_a_token_that_quota_refuses_is_renewed_once(self, user: Any, sandbox: Sandbox) -> None:
@@ -125,7 +121,7 @@ class TestOnAPage:
         assert wallet.balance_for_page(user) == ("unavailable", None)
         assert sandbox.requests() == []
         locking._background.release()
-        wallet.forget_balance(user)
+        cache.clear()
         assert wallet.balance_for_page(user)[0] == "available"
 
     def test_a_page_without_a_request_in_its_context(self) -> None:
@@ -142,41 +138,6 @@ class TestOnAPage:
         page = client.get("/").content.decode()
         assert "$" not in page
         assert "data-quota-balance" not in page
-
-
-class TestUsage:
-    def test_makes_the_balance_right_without_a_request(self, user: Any, sandbox: Sandbox) -> None:
-        wallet.get_balance(user)
-        usage = wallet.record_usage(user, reply(credits_used=1_200, balance_after=998_800))
-
-        assert usage == wallet.Usage(credits_used=1_200, balance_after=998_800)
-        assert usage is not None
-        assert (usage.cost, usage.balance) == ("$0.0012", "$0.9988")
-        assert wallet.get_balance(user).credits == 998_800
-        assert sandbox.requests() == BALANCE
-
-    def test_without_a_balance_it_is_asked_for_again(self, user: Any, sandbox: Sandbox) -> None:
-        wallet.get_balance(user)
-        wallet.record_usage(user, reply(credits_used=1_200))
-        wallet.get_balance(user)
-        assert sandbox.requests() == BALANCE * 2
-
-    @pytest.mark.parametrize(
-        "odd",
-        [
-            SimpleNamespace(model_extra=None),
-            SimpleNamespace(model_extra={}),
-            SimpleNamespace(model_extra={"quota": None}),
-            SimpleNamespace(model_extra={"quota": []}),
-            reply(),
-            reply(credits_used="12"),
-            reply(credits_used=True),
-            reply(credits_used=1.5),
-            object(),
-        ],
-    )
-    def test_a_chunk_without_the_block_is_passed_over(self, user: Any, odd: Any) -> None:
-        assert wallet.record_usage(user, odd) is None
 
 
 class TestPackages:
@@ -362,7 +323,7 @@ class TestPoorCaches:
 
     def test_that_is_down(self, down: None, user: Any, person: Person) -> None:
         assert "$1.00" in person.client.get("/").content.decode()
-        assert wallet.record_usage(user, reply(credits_used=1, balance_after=2)) is not None
+        keep_balance(user, Balance(credits=1), as_of=time.time())
         assert len(wallet.get_packages()) == 4
 
 

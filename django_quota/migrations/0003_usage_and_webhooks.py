@@ -100,7 +100,9 @@ class Migration(migrations.Migration):
                     "credits_used",
                     models.BigIntegerField(
                         blank=True,
-                        help_text="1,000,000 credits are $1.00. Unknown where a stream ended early.",
+                        help_text=(
+                            "1,000,000 credits are $1.00. Unknown where a stream ended early."
+                        ),
                         null=True,
                         verbose_name="credits used",
                     ),

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 from django.contrib.auth.models import AnonymousUser, User
 from django.urls import reverse
 
-from django_quota.ai import openai_client, translate_error
+from django_quota.ai import openai_client
 from django_quota.exceptions import (
     InsufficientCredits,
     InsufficientScope,
@@ -15,7 +14,7 @@ from django_quota.exceptions import (
     QuotaError,
     ReauthenticationRequired,
 )
-from django_quota.wallet import record_usage
+from django_quota.usage import record_usage
 
 MODEL = "gpt-4o-mini"
 # Also bounds what Quota reserves in the wallet before the answer begins.
@@ -46,8 +45,6 @@ def answer(user: User | AnonymousUser, question: str) -> Iterator[Event]:
                     if choice.delta.content:
                         yield "delta", {"text": choice.delta.content}
         yield "done", {"cost": usage.cost, "balance": usage.balance} if usage else {}
-    except openai.APIError as error:
-        yield "error", advice(translate_error(error))
     except QuotaError as error:
         yield "error", advice(error)
 

@@ -1,0 +1,106 @@
+"""What AI calls cost: read from the replies, recorded, and told to whoever listens."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from . import money
+from .balances import Balance, forget_balance, keep_balance
+from .conf import get_settings
+from .models import UsageRecord
+from .signals import balance_low, usage_recorded
+
+__all__ = ["Usage", "arecord_usage", "record_interrupted", "record_usage"]
+
+#: The most that a column of a database holds (64 bits), far above any wallet.
+MAX_NUMBER = (1 << 63) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one AI call cost, in credits, and what it left in the wallet; None where not said."""
+
+    credits_used: int | None
+    balance_after: int | None
+
+    @property
+    def cost(self) -> str:
+        """For people: "$0.0042"; "" if not said."""
+        return "" if self.credits_used is None else money.format_usd(self.credits_used)
+
+    @property
+    def balance(self) -> str:
+        """For people: "$0.9958"; "" if not said."""
+        return "" if self.balance_after is None else money.format_usd(self.balance_after)
+
+
+def record_usage(user: Any, reply: Any) -> Usage | None:
+    """Record what a call has cost `user`: from a completion, or the last chunk of a stream.
+
+    `reply` is what the OpenAI SDK returned; Quota adds a `quota` object to it (quota-protocol
+    section 14). The balance shown next is then right without another request; a UsageRecord is
+    written, once for each completion, and `usage_recorded` sent. None, and nothing recorded, for a
+    chunk without that object.
+
+    `streaming.stream_response` does this by itself.
+    """
+    block = (getattr(reply, "model_extra", None) or {}).get("quota")
+    if not isinstance(block, dict) or (used := _number(block.get("credits_used"))) is None:
+        return None
+    usage = Usage(credits_used=used, balance_after=_number(block.get("balance_after")))
+    if _record(user, reply, usage, complete=True):
+        _tell_balance(user, usage)
+    return usage
+
+
+arecord_usage = sync_to_async(record_usage)
+
+
+def record_interrupted(user: Any, chunk: Any) -> None:
+    """Record a stream that ended before its end: Quota charges what was sent of it, and has not
+    said how much. `chunk` is one that did arrive."""
+    forget_balance(user)
+    _record(user, chunk, Usage(credits_used=None, balance_after=None), complete=False)
+
+
+def _number(value: object) -> int | None:
+    return value if type(value) is int and abs(value) <= MAX_NUMBER else None
+
+
+def _tell_balance(user: Any, usage: Usage) -> None:
+    after, threshold = usage.balance_after, get_settings().low_balance
+    if after is None:
+        forget_balance(user)
+        return
+    balance = Balance(credits=after)
+    keep_balance(user, balance, as_of=time.time())
+    if after < threshold <= after + (usage.credits_used or 0):
+        balance_low.send(sender=UsageRecord, user=user, balance=balance, threshold=threshold)
+
+
+def _record(user: Any, reply: Any, usage: Usage, *, complete: bool) -> bool:
+    """False if this very completion was recorded before."""
+    tokens = getattr(reply, "usage", None)
+    _row, is_new = UsageRecord.objects.get_or_create(
+        user=user,
+        call_id=_text(getattr(reply, "id", None)) or uuid.uuid4().hex,
+        defaults={
+            "model": _text(getattr(reply, "model", None)),
+            "prompt_tokens": max(_number(getattr(tokens, "prompt_tokens", 0)) or 0, 0),
+            "completion_tokens": max(_number(getattr(tokens, "completion_tokens", 0)) or 0, 0),
+            "credits_used": usage.credits_used,
+            "balance_after": usage.balance_after,
+            "complete": complete,
+        },
+    )
+    if is_new:
+        usage_recorded.send(sender=UsageRecord, user=user, usage=usage, complete=complete)
+    return is_new
+
+
+def _text(value: object) -> str:
+    """What fits into the columns; what came from the network is not trusted to."""
+    return value[:100] if isinstance(value, str) and value.isprintable() else ""

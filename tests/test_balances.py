@@ -1,0 +1,101 @@
+"""The balance that is shown: which of several that are told, and for how long."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from random import shuffle
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.cache import cache
+
+from django_quota.balances import Balance, forget_balance, keep_balance, kept_balance
+
+USER = User(pk=7)
+
+
+def credits() -> int | None:
+    kept = kept_balance(USER)
+    assert kept is not None
+    return kept.credits
+
+
+class TestWhichIsShown:
+    def test_the_newer_of_two_in_whatever_order_they_come(self) -> None:
+        now = time.time()
+        keep_balance(USER, Balance(credits=2), as_of=now - 1)
+        keep_balance(USER, Balance(credits=1), as_of=now - 2)
+        assert credits() == 2
+        keep_balance(USER, Balance(credits=3), as_of=now)
+        assert credits() == 3
+
+    def test_one_that_was_asked_for_before_the_wallet_changed_is_not_kept(self) -> None:
+        asked_at = time.time()
+        forget_balance(USER)
+        keep_balance(USER, Balance(credits=1), as_of=asked_at - 0.001)
+        assert kept_balance(USER) is None
+        keep_balance(USER, Balance(credits=2), as_of=time.time())
+        assert credits() == 2
+
+    def test_a_clock_of_quotas_that_is_ahead_does_not_shut_others_out(self) -> None:
+        keep_balance(USER, Balance(credits=1), as_of=time.time() + 3600)
+        keep_balance(USER, Balance(credits=2), as_of=time.time())
+        assert credits() == 2
+
+    def test_nor_one_of_ours_that_was_set_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = time.time()
+        keep_balance(USER, Balance(credits=1), as_of=now)
+        monkeypatch.setattr(time, "time", lambda: now - 3600)
+        keep_balance(USER, Balance(credits=2), as_of=now - 3600)
+        assert credits() == 2
+
+    def test_one_that_is_too_old_to_be_shown_is_not_kept(self) -> None:
+        keep_balance(USER, Balance(credits=1), as_of=time.time() - 31)
+        assert kept_balance(USER) is None
+
+    def test_of_many_at_once_the_newest(self) -> None:
+        """In any order, by any number of threads: what is read and written is one step."""
+        now = time.time()
+        told = [(n, now - 20 + n / 10) for n in range(64)]
+        shuffle(told)
+        with ThreadPoolExecutor(16) as pool:
+            list(
+                pool.map(
+                    lambda one: keep_balance(USER, Balance(credits=one[0]), as_of=one[1]), told
+                )
+            )
+        # Whoever did not get the lock in time has it asked for anew: never an older one.
+        assert kept_balance(USER) in (None, Balance(credits=63))
+
+    def test_without_the_lock_quota_is_asked_again(self) -> None:
+        keep_balance(USER, Balance(credits=1), as_of=time.time())
+        cache.add("django_quota.balance.7.lock", True, 60)
+        keep_balance(USER, Balance(credits=2), as_of=time.time())
+        assert kept_balance(USER) is None
+
+    @pytest.mark.parametrize("junk", ["x", 7, [], {"credits": "many"}, {"credits": 1.5}, {}])
+    def test_what_else_is_in_the_cache_is_no_balance(self, junk: Any) -> None:
+        cache.set("django_quota.balance.7", junk)
+        assert kept_balance(USER) is None
+        keep_balance(USER, Balance(credits=1), as_of=time.time())
+        assert credits() == 1
+
+    def test_no_time_to_live_means_no_cache(self, settings: Any) -> None:
+        settings.QUOTA_BALANCE_TTL = 0
+        keep_balance(USER, Balance(credits=1), as_of=time.time())
+        assert kept_balance(USER) is None
+
+    def test_each_users_own(self) -> None:
+        keep_balance(USER, Balance(credits=1), as_of=time.time())
+        assert kept_balance(User(pk=8)) is None
+        assert kept_balance(AnonymousUser()) is None
+
+
+@pytest.mark.parametrize(
+    ("credits", "state"),
+    [(None, "no_wallet"), (-1, "low"), (0, "low"), (99_999, "low"), (100_000, "available")],
+)
+def test_state(credits: int | None, state: str) -> None:
+    assert Balance(credits=credits).state == state

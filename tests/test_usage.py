@@ -1,0 +1,164 @@
+"""What a call cost: read from the reply, recorded once, told to whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import connections
+
+from django_quota import signals, wallet
+from django_quota.models import UsageRecord
+from django_quota.usage import Usage, arecord_usage, record_interrupted, record_usage
+from tests.sandbox_client import Sandbox
+from tests.shown import listening
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BALANCE = ["GET /v1/balance"]
+
+
+def reply(call_id: Any = "chatcmpl-1", **quota: Any) -> Any:
+    """What the OpenAI SDK makes of a reply with Quota's block in it."""
+    return SimpleNamespace(
+        id=call_id,
+        model="gpt-4o-mini",
+        usage=SimpleNamespace(prompt_tokens=12, completion_tokens=34),
+        model_extra={"quota": quota},
+    )
+
+
+@pytest.fixture
+def anybody() -> Any:
+    return get_user_model().objects.create(username="anybody")
+
+
+class TestRecordUsage:
+    def test_makes_the_balance_right_without_a_request(self, user: Any, sandbox: Sandbox) -> None:
+        wallet.get_balance(user)
+        usage = record_usage(user, reply(credits_used=1_200, balance_after=998_800))
+
+        assert usage == Usage(credits_used=1_200, balance_after=998_800)
+        assert usage is not None
+        assert (usage.cost, usage.balance) == ("$0.0012", "$0.9988")
+        assert wallet.get_balance(user).credits == 998_800
+        assert sandbox.requests() == BALANCE
+
+    def test_without_a_balance_it_is_asked_for_again(self, user: Any, sandbox: Sandbox) -> None:
+        wallet.get_balance(user)
+        record_usage(user, reply(credits_used=1_200))
+        wallet.get_balance(user)
+        assert sandbox.requests() == BALANCE * 2
+
+    def test_keeps_a_record(self, anybody: Any) -> None:
+        record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
+        row = anybody.quota_usage.get()
+        assert (row.call_id, row.model, row.complete) == ("chatcmpl-1", "gpt-4o-mini", True)
+        assert (row.prompt_tokens, row.completion_tokens) == (12, 34)
+        assert (row.credits_used, row.balance_after) == (1_200, 998_800)
+
+    def test_of_one_completion_once(self, anybody: Any) -> None:
+        """Also what it says of the balance: by now that may be old."""
+        with listening(signals.usage_recorded) as heard:
+            record_usage(anybody, reply(credits_used=1, balance_after=99))
+            record_usage(anybody, reply("chatcmpl-2", credits_used=1, balance_after=98))
+            again = record_usage(anybody, reply(credits_used=1, balance_after=99))
+        assert again == Usage(credits_used=1, balance_after=99)
+        assert UsageRecord.objects.count() == len(heard) == 2
+        assert wallet.get_balance(anybody).credits == 98
+
+    def test_the_same_id_of_another_user_is_another_call(self, anybody: Any) -> None:
+        record_usage(anybody, reply(credits_used=1))
+        record_usage(get_user_model().objects.create(username="x"), reply(credits_used=1))
+        assert UsageRecord.objects.count() == 2
+
+    def test_tells_whoever_listens(self, anybody: Any) -> None:
+        with listening(signals.usage_recorded) as heard:
+            usage = record_usage(anybody, reply(credits_used=1, balance_after=2))
+        assert [(h["user"], h["usage"], h["complete"]) for h in heard] == [(anybody, usage, True)]
+
+    def test_async_twin(self, anybody: Any) -> None:
+        async def main() -> Any:
+            usage = await arecord_usage(anybody, reply(credits_used=1, balance_after=2))
+            await sync_to_async(connections.close_all)()
+            return usage
+
+        assert asyncio.run(main()) == Usage(credits_used=1, balance_after=2)
+        assert UsageRecord.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            SimpleNamespace(model_extra=None),
+            SimpleNamespace(model_extra={}),
+            SimpleNamespace(model_extra={"quota": None}),
+            SimpleNamespace(model_extra={"quota": []}),
+            reply(),
+            reply(credits_used="12"),
+            reply(credits_used=True),
+            reply(credits_used=1.5),
+            reply(credits_used=1 << 63),
+            object(),
+            None,
+        ],
+    )
+    def test_a_chunk_without_the_block_is_passed_over(self, anybody: Any, odd: Any) -> None:
+        assert record_usage(anybody, odd) is None
+        assert not UsageRecord.objects.exists()
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"id": None},
+            {"id": "x" * 300},
+            {"id": "a\x00b"},
+            {"id": "\ud800"},
+            {"model": 7},
+            {"model": "m" * 300},
+            {"usage": None},
+            {"usage": SimpleNamespace(prompt_tokens=-1, completion_tokens="many")},
+            {"usage": SimpleNamespace(prompt_tokens=1 << 80, completion_tokens=None)},
+        ],
+    )
+    def test_an_odd_reply_is_recorded_as_far_as_it_goes(self, anybody: Any, changes: Any) -> None:
+        odd = reply(credits_used=5, balance_after=1 << 90)
+        vars(odd).update(changes)
+        assert record_usage(anybody, odd) == Usage(credits_used=5, balance_after=None)
+        assert UsageRecord.objects.get().credits_used == 5
+
+
+class TestInterrupted:
+    def test_is_recorded_as_such_and_the_balance_asked_for_again(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        wallet.get_balance(user)
+        with listening(signals.usage_recorded) as heard:
+            record_interrupted(user, reply())
+        row = UsageRecord.objects.get()
+        assert (row.credits_used, row.complete) == (None, False)
+        assert [h["complete"] for h in heard] == [False]
+        assert (heard[0]["usage"].cost, heard[0]["usage"].balance) == ("", "")
+        wallet.get_balance(user)
+        assert sandbox.requests() == BALANCE * 2
+
+
+class TestLowBalance:
+    @pytest.mark.parametrize(
+        ("used", "after", "times"),
+        [(1, 100_000, 0), (1, 99_999, 1), (50_000, 50_000, 1), (1, 99_998, 0), (1, -5, 0)],
+    )
+    def test_is_told_once_a_fall(self, anybody: Any, used: int, after: int, times: int) -> None:
+        with listening(signals.balance_low) as heard:
+            record_usage(anybody, reply(credits_used=used, balance_after=after))
+        assert len(heard) == times
+
+    def test_names_user_balance_and_threshold(self, anybody: Any, settings: Any) -> None:
+        settings.QUOTA_LOW_BALANCE = 500
+        with listening(signals.balance_low) as heard:
+            record_usage(anybody, reply(credits_used=20, balance_after=490))
+        (low,) = heard
+        assert (low["user"], low["balance"].credits, low["threshold"]) == (anybody, 490, 500)
