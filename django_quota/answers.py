@@ -1,12 +1,14 @@
 """Errors of this package that are normal states, as answers to a browser.
 
-A navigation is redirected to where the person can do something about it; a fetch() gets JSON with
-the same error and the address to go to.
+A navigation is redirected to where the person can do something about it, and so is htmx; a fetch()
+gets JSON with the same error and the address to go to.
 """
 
 import logging
+from dataclasses import dataclass
+from typing import Any
 
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.urls import reverse
 
 from . import accounts, messages
@@ -21,9 +23,9 @@ from .exceptions import (
     ReauthenticationRequired,
     RefreshImpossibleHere,
 )
-from .web import private, url_with, wants_page
+from .web import current_page, is_htmx, private, sign_scope, url_with, wants_page
 
-__all__ = ["answer"]
+__all__ = ["State", "answer", "state_of"]
 
 logger = logging.getLogger("django_quota.answers")
 
@@ -31,28 +33,62 @@ logger = logging.getLogger("django_quota.answers")
 _ORDINARY = (NotConnected, ReauthenticationRequired, InsufficientCredits, InsufficientScope)
 
 
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What there is to say of an error, whatever form the answer has."""
+
+    #: HTTP status, for who is not redirected.
+    status: int
+    #: Quota's own shape of an error (quota-protocol section 9), with `login_url` or `topup_url`.
+    body: dict[str, Any]
+    #: Where the person can do something about it.
+    url: str
+    headers: dict[str, str]
+
+
 def answer(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     """What to answer where `error` has come up.
 
     =========================  ===============================  =================================
-    Error                      A page                           fetch()
+    Error                      A page, or htmx                  fetch()
     =========================  ===============================  =================================
     NotConnected,              sign in (connect, for a user     401, `login_url`
     ReauthenticationRequired   without any), then come back
     InsufficientCredits        buy credits, then come back      402, `topup_url`
-    InsufficientScope          the error page                   403, `login_url`
-    RateLimited,               the error page                   503, with Retry-After if known
-    ProviderUnavailable, ...
+    InsufficientScope          sign in and allow it, then come  403, `login_url`
+                               back
+    RateLimited                the error page                   429, Retry-After if known
+    ProviderUnavailable, ...   the error page                   503
     any other                  the error page                   502
     =========================  ===============================  =================================
 
     All but the first four kinds go into the log, under a reference that the answer has, too.
     """
+    state = state_of(request, error)
+    response: HttpResponse
+    if is_htmx(request):
+        # With its own status: htmx looks at this header in every answer that is no redirect.
+        response = HttpResponse(status=state.status, headers={"HX-Redirect": state.url})
+    elif wants_page(request):
+        response = HttpResponse(status=302, headers={"Location": state.url})
+    else:
+        response = JsonResponse(state.body, status=state.status, headers=state.headers)
+    return private(response)
+
+
+def state_of(request: HttpRequest, error: QuotaError) -> State:
+    """`error` as a state; logged, unless the person can mend it.
+
+    It asks the database who the user is.
+    """
     reference = "" if isinstance(error, _ORDINARY) else _logged(error)
-    return private(
-        _page(request, error, reference)
-        if wants_page(request)
-        else _json(request, error, reference)
+    back = current_page(request)
+    url, link = _way_on(request, error, back, reference)
+    return State(
+        status=_status(error),
+        body={"error": messages.error_body(error, reference)} | link,
+        url=url,
+        headers=_headers(error),
     )
 
 
@@ -64,35 +100,45 @@ def _logged(error: QuotaError) -> str:
     return reference
 
 
-def _page(request: HttpRequest, error: QuotaError, reference: str) -> HttpResponseBase:
-    back = request.get_full_path() if request.method == "GET" else ""
+def _way_on(
+    request: HttpRequest, error: QuotaError, back: str, reference: str
+) -> tuple[str, dict[str, str]]:
+    """Where a person is sent; and the same for a script, which knows where they come from."""
     if isinstance(error, NotConnected | ReauthenticationRequired):
-        return HttpResponseRedirect(url_with(_sign_in(request), next=back))
+        view = _sign_in(request)
+        return url_with(view, next=back), {"login_url": reverse(view)}
     if isinstance(error, InsufficientCredits):
-        return HttpResponseRedirect(url_with("django_quota:packages", next=back))
-    code = messages.code_of(error)
-    return HttpResponseRedirect(
-        url_with("django_quota:error", quota_error=code, quota_ref=reference, next=back)
-    )
-
-
-def _json(request: HttpRequest, error: QuotaError, reference: str) -> HttpResponseBase:
-    names = {"code": error.code} | ({"reference": reference} if reference else {})
-    body: dict[str, object] = {"error": names}
-    if isinstance(error, NotConnected | ReauthenticationRequired):
-        return JsonResponse(body | {"login_url": reverse(_sign_in(request))}, status=401)
-    if isinstance(error, InsufficientCredits):
-        return JsonResponse(body | {"topup_url": reverse("django_quota:packages")}, status=402)
+        view = "django_quota:packages"
+        return url_with(view, reason=error.code, next=back), {"topup_url": reverse(view)}
+    on_error_page = {"quota_error": messages.code_of(error), "quota_ref": reference}
     if isinstance(error, InsufficientScope):
-        return JsonResponse(body | {"login_url": reverse("django_quota:start")}, status=403)
-    later = isinstance(error, ProviderUnavailable | ConfigurationError | RefreshImpossibleHere)
-    response = JsonResponse(body, status=503 if later else 502)
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        response["Retry-After"] = str(error.retry_after)
-    return response
+        view, scope = _sign_in(request), sign_scope(error.scope)
+        consent = {"login_url": url_with(view, scope=scope)}
+        if scope:
+            return url_with(view, scope=scope, next=back), consent
+        # Which one is missing nobody knows, so asking again might lead here again, and again.
+        return url_with("django_quota:error", **on_error_page, next=back), consent
+    return url_with("django_quota:error", **on_error_page, quota_retry="page", next=back), {}
 
 
 def _sign_in(request: HttpRequest) -> str:
     """Connect, for a user without any Quota account: a sign-in would leave their session."""
     stranger = request.user.is_authenticated and accounts.account_of(request.user) is None
     return "django_quota:connect" if stranger else "django_quota:start"
+
+
+def _status(error: QuotaError) -> int:
+    statuses: list[tuple[type[QuotaError] | tuple[type[QuotaError], ...], int]] = [
+        ((NotConnected, ReauthenticationRequired), 401),
+        (InsufficientCredits, 402),
+        (InsufficientScope, 403),
+        (RateLimited, 429),
+        ((ProviderUnavailable, ConfigurationError, RefreshImpossibleHere), 503),
+    ]
+    return next((status for kinds, status in statuses if isinstance(error, kinds)), 502)
+
+
+def _headers(error: QuotaError) -> dict[str, str]:
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        return {"Retry-After": str(error.retry_after)}
+    return {}

@@ -65,6 +65,8 @@ class Settings:
     clock_skew: int = 60
     #: Seconds a balance may be shown from the cache.
     balance_ttl: int = 30
+    #: Quota's own page for buying credits, for where the app has no checkout.
+    topup_url: str = "https://usequota.ai"
     #: Credits below which a balance is low: `{% quota_balance %}` and the signal say so.
     low_balance: int = 100_000
     #: Webhook secrets, `whsec_...`, newest first; empty switches the webhook off.
@@ -226,6 +228,7 @@ _READERS = {
     "refresh_leeway": _seconds,
     "clock_skew": _seconds,
     "balance_ttl": _seconds,
+    "topup_url": _url,
     "low_balance": _credits,
     "webhook_secret": _optional_secrets,
     "create_user": _flag,

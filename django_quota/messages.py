@@ -16,14 +16,16 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from .exceptions import QuotaError
-from .web import safe_next, single, url_with
+from .web import read_scope, safe_next, single, url_with
 
 __all__ = [
     "SIGN_IN_ERRORS",
+    "STATES",
     "UNKNOWN",
     "SignInError",
     "code_of",
     "describe",
+    "error_body",
     "explain",
     "new_reference",
 ]
@@ -167,12 +169,69 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
     )
 )
 
+#: What may come up in the middle of a view, beside those (`django_quota.answers`).
+STATES: Mapping[str, SignInError] = MappingProxyType(
+    dict(
+        [
+            _error(
+                "not_connected",
+                _("No wallet is connected"),
+                _("You have no Quota wallet connected here, so nothing can pay for this."),
+                _("Sign in with Quota, or connect your wallet."),
+            ),
+            _error(
+                "reauthentication_required",
+                _("Please sign in again"),
+                _("Quota has ended this site's access to your wallet."),
+                _("Sign in with Quota to go on."),
+            ),
+            _error(
+                "insufficient_credits",
+                _("Out of credits"),
+                _("Your credits do not cover this."),
+                _("Buy credits, then try again."),
+            ),
+            _error(
+                "rate_limited",
+                _("Too much at once"),
+                _("Quota takes no more requests for the moment."),
+                _LATER,
+            ),
+            _error(
+                "refresh_impossible_here",
+                _("Your wallet is busy"),
+                _("The access to it could not be renewed just now."),
+                _LATER,
+            ),
+            _error(
+                "request_refused",
+                _("Quota refused this"),
+                _("Quota did not accept what this site has asked for."),
+                _OWNER,
+            ),
+            _error(
+                "token_unreadable",
+                _("Your wallet cannot be used"),
+                _("This site cannot read its key to your wallet."),
+                _("Sign in with Quota again, or tell the people who run this site."),
+            ),
+        ]
+    )
+)
+
 UNKNOWN = SignInError("unknown", _("Sign-in failed"), _("Something went wrong."), _START_OVER)
 
 
 def code_of(error: QuotaError) -> str:
-    """The code to show for `error`: its own if that is one of these."""
-    return error.code if error.code in SIGN_IN_ERRORS else "provider_unavailable"
+    """The code to show for `error`: its own if there are words for it."""
+    return error.code if describe(error.code) is not UNKNOWN else "provider_unavailable"
+
+
+def error_body(error: QuotaError, reference: str) -> dict[str, str]:
+    """`error` in Quota's own shape (quota-protocol section 9), in our words."""
+    words = describe(code_of(error)) or UNKNOWN
+    body = {"code": error.code, "message": str(words.message), "hint": str(words.action)}
+    return body | ({"reference": reference} if reference else {})
 
 
 def new_reference() -> str:
@@ -184,7 +243,7 @@ def describe(code: str | None) -> SignInError | None:
     """The words for a code from a URL: None without one, general words for a strange one."""
     if not code:
         return None
-    return SIGN_IN_ERRORS.get(code, UNKNOWN)
+    return SIGN_IN_ERRORS.get(code) or STATES.get(code, UNKNOWN)
 
 
 def explain(request: HttpRequest) -> dict[str, Any]:
@@ -193,11 +252,18 @@ def explain(request: HttpRequest) -> dict[str, Any]:
     `error` is None where it names none. Nothing is shown that is not ours: addresses are anybody's.
     """
     reference = single(request, "quota_ref") or ""
-    retry = "connect" if single(request, "quota_retry") == "connect" else "start"
     return {
         "error": describe(request.GET.get("quota_error")),
         "reference": reference if _REFERENCE.fullmatch(reference) else "",
-        "retry_url": url_with(
-            f"django_quota:{retry}", next=safe_next(request, single(request, "next"))
-        ),
+        "retry_url": _retry_url(request),
     }
+
+
+def _retry_url(request: HttpRequest) -> str:
+    """Where "Try again" leads: the page itself, where it was no sign-in that failed."""
+    retry, back = single(request, "quota_retry"), safe_next(request, single(request, "next"))
+    if retry == "page":
+        return back or "/"
+    scope = single(request, "scope") or ""
+    view = "django_quota:connect" if retry == "connect" else "django_quota:start"
+    return url_with(view, scope=scope if read_scope(scope) else "", next=back)

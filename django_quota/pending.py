@@ -36,13 +36,15 @@ class PendingSignIn:
 
     `redirect_uri` is kept because the exchange must repeat it byte for byte (RFC 6749 section
     4.1.3). `user_pk` is set for Connect Wallet: who is to be connected; `replaces` is the external
-    id of the wallet that they have agreed to give up for it.
+    id of the wallet that they have agreed to give up for it. `needs` are the scopes beyond the
+    settings' for which this sign-in was started.
     """
 
     redirect_uri: str
     next: str = ""
     user_pk: str | None = None
     replaces: str = ""
+    needs: str = ""
     state: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     nonce: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     code_verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48), repr=False)

@@ -37,11 +37,17 @@ from mozilla_django_oidc.views import (
 
 from . import accounts, discovery, id_token, messages, pending, provider, tokens, wallet
 from .conf import get_settings
-from .exceptions import ConfigurationError, QuotaError, RequestRefused, SignInFailed
+from .exceptions import (
+    ConfigurationError,
+    InsufficientScope,
+    QuotaError,
+    RequestRefused,
+    SignInFailed,
+)
 from .id_token import Identity
 from .pending import PendingSignIn
 from .signals import sign_in_failed, signed_in
-from .web import private, safe_next, single, url_with, wants_page
+from .web import private, read_scope, safe_next, sign_scope, single, url_with, wants_page
 
 __all__ = ["CallbackView", "ConnectView", "ErrorView", "LogoutView", "StartView"]
 
@@ -68,6 +74,7 @@ class SignInView(View):
         View.__init__(self, **kwargs)
         self.next = ""
         self.retry = ""
+        self.needs = ""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -101,6 +108,7 @@ class SignInView(View):
             "quota_error": self.error_code,
             "quota_ref": self.reference,
             "quota_retry": self.retry,
+            "scope": sign_scope(self.needs),
             "next": safe_next(self.request, self.next),
         }
         try:
@@ -116,16 +124,17 @@ class SignInView(View):
 
     def send_to_quota(self, scopes: tuple[str, ...], **details: Any) -> HttpResponseBase:
         """Remember this sign-in in the session and redirect to Quota (OpenID Connect Core 1.0
-        section 3.1.2.1)."""
+        section 3.1.2.1), asking for what a view has missed, too."""
         started = PendingSignIn(
             redirect_uri=get_settings().redirect_uri
             or self.request.build_absolute_uri(reverse("django_quota:callback")),
             next=self.next,
+            needs=self.needs,
             **details,
         )
         url = provider.authorization_url(
             redirect_uri=started.redirect_uri,
-            scopes=scopes,
+            scopes=_with_needs(scopes, self.needs),
             state=started.state,
             nonce=started.nonce,
             code_challenge=started.code_challenge,
@@ -144,6 +153,7 @@ class StartView(SignInView, OIDCAuthenticationRequestView):  # type: ignore[misc
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         self.next = safe_next(request, single(request, "next"))
+        self.needs = read_scope(single(request, "scope"))
         return self.send_to_quota(get_settings().scopes)
 
 
@@ -157,12 +167,25 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                 # The back button or a restored tab, after the sign-in: nothing is wrong.
                 return HttpResponseRedirect(self.success_url)
             raise SignInFailed("state_mismatch", "no sign-in with this state in this session")
-        self.next = started.next
+        self.next, self.needs = started.next, started.needs
         self.retry = "connect" if started.user_pk is not None else ""
         reply = self.exchange(started)
         if started.user_pk is not None:
-            return self.connect_wallet(started, reply)
-        return self.sign_in(self.identity(started, reply), reply)
+            response = self.connect_wallet(started, reply)
+        else:
+            response = self.sign_in(self.identity(started, reply), reply)
+        self.require_needs(reply)
+        return response
+
+    def require_needs(self, reply: provider.TokenReply) -> None:
+        """RFC 6749 section 3.3: Quota may grant less than was asked for. The person is signed in,
+        but the view that has sent them here would only send them here again."""
+        if reply.scope and not set(self.needs.split()) <= set(reply.scope.split()):
+            raise InsufficientScope(
+                "Quota did not grant the scope that a view needs; is it among the app's "
+                "allowed_scopes?",
+                scope=self.needs,
+            )
 
     def take_pending(self) -> PendingSignIn | None:
         """The sign-in that this callback belongs to, taken out of the session for good."""
@@ -243,11 +266,16 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             raise SignInFailed(
                 "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"
             )
-        tokens.store(account, reply, asked=" ".join(get_settings().scopes))
+        self.store(account, reply, get_settings().scopes)
         wallet.forget_balance(self.user)
         response = self.login_success()
         signed_in.send(sender=type(self), request=self.request, user=self.user, account=account)
         return response
+
+    @sensitive_variables()
+    def store(self, account: Any, reply: provider.TokenReply, scopes: tuple[str, ...]) -> None:
+        """Keep the tokens; where Quota does not name their scope, it is what was asked for."""
+        tokens.store(account, reply, asked=" ".join(_with_needs(scopes, self.needs)))
 
     def without_query(self) -> HttpRequest:
         """This request without the code and state: the backend of stock mozilla-django-oidc takes
@@ -282,7 +310,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             issuer=discovery.metadata().issuer,
             replaces=started.replaces,
         )
-        tokens.store(account, reply, asked=" ".join(get_settings().connect_scopes))
+        self.store(account, reply, get_settings().connect_scopes)
         wallet.forget_balance(user)
         return HttpResponseRedirect(self.success_url)
 
@@ -304,6 +332,10 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                 "Quota does not say whose wallet this is; add openid to QUOTA_CONNECT_SCOPES",
             )
         return owner
+
+
+def _with_needs(scopes: tuple[str, ...], needs: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*scopes, *needs.split())))
 
 
 def _authorization_error(error: str | None) -> SignInFailed:
@@ -341,12 +373,14 @@ class ConnectView(SignInView):
             "account": accounts.account_of(request.user),
             "connect_url": reverse("django_quota:connect"),
             "next": self.next,
+            "scope": sign_scope(read_scope(single(request, "scope"))),
         }
         return render(request, self.template_name, context)
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         self.retry = "connect"
         self.next = safe_next(request, request.POST.get("next"))
+        self.needs = read_scope(request.POST.get("scope"))
         if not request.user.is_authenticated:
             return redirect_to_login(reverse("django_quota:connect"))
         # Who saw the wallet they have, and posts, agrees to have it replaced.

@@ -8,16 +8,19 @@ from functools import wraps
 from typing import Any, Protocol
 
 from django.contrib.auth.decorators import login_not_required
+from django.core import signing
 from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from . import accounts, money, revocation, wallet
+from . import accounts, messages, money, revocation, wallet
 from .answers import answer
-from .exceptions import NotConnected, QuotaError, RequestRefused
+from .conf import get_settings
+from .exceptions import InsufficientScope, NotConnected, QuotaError, RequestRefused
 from .models import QuotaToken
 from .transport import within
 from .web import private, safe_next, single, url_with, wants_page
@@ -26,6 +29,15 @@ __all__ = ["balance", "checkout", "disconnect", "me", "packages", "status"]
 
 #: Seconds that a person who disconnects waits for Quota to hear of it.
 REVOKE_WAIT = 3
+#: Seconds between two looks at whether a payment has arrived, and how many there are.
+LOOK_EVERY, MAX_LOOKS = 2, 15
+#: Statuses of an app that has no checkout.
+NO_CHECKOUT = (404, 405)
+#: Why a person is on the page of packages: what the address may say.
+_REASONS = {
+    "insufficient_credits": _("Your credits do not cover what you have just asked for."),
+    "no_checkout": _("Credits cannot be bought from here. You can buy them at Quota itself."),
+}
 CENT_IN_CREDITS = money.CREDITS_PER_DOLLAR // 100
 
 
@@ -91,7 +103,7 @@ def balance(request: HttpRequest) -> HttpResponseBase:
             "connected": True,
             "balance": found.credits,
             "display": found.display,
-            "state": "no_wallet" if found.credits is None else "available",
+            "state": found.state,
         }
     )
 
@@ -115,6 +127,8 @@ def packages(request: HttpRequest) -> HttpResponseBase:
         "unavailable": unavailable,
         "checkout_url": reverse("django_quota:checkout"),
         "next": safe_next(request, single(request, "next")),
+        "reason": _REASONS.get(single(request, "reason") or ""),
+        "topup_url": get_settings().topup_url,
         "balance_state": state,
         "balance": found,
     }
@@ -136,28 +150,83 @@ def _offer(package: wallet.Package) -> dict[str, Any]:
 def checkout(request: HttpRequest) -> HttpResponseBase:
     """POST checkout (package_id, next): off to the payment page; JSON callers get its URL.
 
-    GET checkout is where the payment page comes back to: the balance is read anew.
+    GET checkout is where the payment page comes back to. Where the app has no checkout, or the
+    token may not use it, Quota's own page is linked to.
     """
     if request.method == "GET":
-        wallet.forget_balance(request.user)
-        return HttpResponseRedirect(safe_next(request, single(request, "next")) or "/")
+        return _returned(request)
     next_url = safe_next(request, request.POST.get("next"))
     here = request.build_absolute_uri
     try:
         payment_page = wallet.create_checkout(
             request.user,
             request.POST.get("package_id", ""),
-            success_url=here(url_with("django_quota:checkout", next=next_url)),
+            success_url=here(url_with("django_quota:checkout", next=next_url, **_before(request))),
             cancel_url=here(url_with("django_quota:packages", next=next_url)),
         )
-    except RequestRefused:  # a package that is no longer on offer
-        wallet.forget_packages()
-        if not wants_page(request):
-            raise
-        return HttpResponseRedirect(url_with("django_quota:packages", next=next_url))
+    except (RequestRefused, InsufficientScope) as error:
+        return _not_sold(request, error, next_url)
     if wants_page(request):
         return HttpResponseRedirect(payment_page)
     return JsonResponse({"checkout_url": payment_page})
+
+
+def _not_sold(
+    request: HttpRequest, error: RequestRefused | InsufficientScope, next_url: str
+) -> HttpResponseBase:
+    """This package is no longer on offer, or nothing is, to this app or this token."""
+    wallet.forget_packages()
+    no_checkout = isinstance(error, InsufficientScope) or error.status in NO_CHECKOUT
+    if wants_page(request):
+        reason = "no_checkout" if no_checkout else ""
+        return HttpResponseRedirect(url_with("django_quota:packages", reason=reason, next=next_url))
+    if no_checkout:
+        body = {"error": messages.error_body(error, ""), "topup_url": get_settings().topup_url}
+        return JsonResponse(body, status=403)
+    raise error
+
+
+def _before(request: HttpRequest) -> dict[str, str]:
+    """The balance before the purchase, for `_returned` to see it rise. Signed: else a link could
+    make this site wait for what never comes."""
+    _state, balance = wallet.balance_for_page(request.user)
+    if balance is None or balance.credits is None:
+        return {}
+    return {"before": _signer().sign(str(balance.credits))}
+
+
+def _returned(request: HttpRequest) -> HttpResponseBase:
+    """The balance is read anew; until it has risen, because the payment is still on its way to
+    Quota, a page waits and looks again."""
+    next_url = safe_next(request, single(request, "next"))
+    wallet.forget_balance(request.user)
+    looks = min(_number(single(request, "looks")), MAX_LOOKS)
+    if looks < MAX_LOOKS and not _has_risen(request):
+        again = {"before": single(request, "before") or "", "looks": str(looks + 1)}
+        again_url = url_with("django_quota:checkout", next=next_url, **again)
+        context = {"again_url": again_url, "next": next_url}
+        response = render(request, "django_quota/paid.html", context)
+        response["Refresh"] = f"{LOOK_EVERY};url={again_url}"
+        return response
+    return HttpResponseRedirect(next_url or "/")
+
+
+def _signer() -> signing.Signer:
+    return signing.Signer(salt="django_quota.paid")
+
+
+def _has_risen(request: HttpRequest) -> bool:
+    """Also where that cannot be known: then there is nothing to wait for."""
+    try:
+        before = int(_signer().unsign(single(request, "before") or ""))
+    except (signing.BadSignature, ValueError):
+        return True
+    _state, balance = wallet.balance_for_page(request.user)
+    return balance is None or balance.credits is None or balance.credits > before
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
 @require_POST

@@ -1,15 +1,30 @@
 """What the views share: where a browser may be sent, and what kind of answer a caller wants."""
 
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
+from django.core import signing
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 
 R = TypeVar("R", bound=HttpResponseBase)
 
-__all__ = ["private", "safe_next", "single", "url_with", "wants_page"]
+__all__ = [
+    "current_page",
+    "is_htmx",
+    "private",
+    "read_scope",
+    "safe_next",
+    "sign_scope",
+    "single",
+    "url_with",
+    "wants_page",
+]
+
+#: Seconds in which a link that asks for one more scope is followed.
+SCOPE_LIFETIME = 3600
+_SCOPE_SALT = "django_quota.scope"
 
 
 def single(request: HttpRequest, name: str) -> str | None:
@@ -54,6 +69,35 @@ def wants_page(request: HttpRequest) -> bool:
     Browsers name text/html when they navigate; fetch() and curl send `*/*`.
     """
     return request.get_preferred_type(["application/json", "text/html"]) == "text/html"
+
+
+def is_htmx(request: HttpRequest) -> bool:
+    """Has htmx sent this? It follows a redirect by itself and swaps the page that it finds there
+    into the one that is open; so it is sent on by a header of its own."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def current_page(request: HttpRequest) -> str:
+    """The page that the person is on, to come back to; "" where that cannot be said."""
+    if is_htmx(request):
+        url = safe_next(request, request.headers.get("HX-Current-URL"))
+        return urlsplit(url)._replace(scheme="", netloc="").geturl()
+    return request.get_full_path() if request.method == "GET" else ""
+
+
+def sign_scope(scope: str) -> str:
+    """`scope` for a URL: nobody else can make a link that asks a person for more than this site
+    wants."""
+    return signing.TimestampSigner(salt=_SCOPE_SALT).sign(scope) if scope else ""
+
+
+def read_scope(value: str | None) -> str:
+    """What `sign_scope` has signed within the last hour, else ""."""
+    try:
+        signer = signing.TimestampSigner(salt=_SCOPE_SALT)
+        return signer.unsign(value or "", max_age=SCOPE_LIFETIME)
+    except signing.BadSignature:
+        return ""
 
 
 def private(response: R) -> R:

@@ -306,7 +306,8 @@ def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
 
 
 def test_the_example_uses_only_the_public_face() -> None:
-    allowed = {"django_quota.ai", "django_quota.wallet", "django_quota.exceptions"}
+    names = ("ai", "decorators", "exceptions", "models", "streaming", "usage", "wallet")
+    allowed = {f"django_quota.{name}" for name in names}
     for path in (ROOT / "example_project").rglob("*.py"):
         imported = set(re.findall(r"from (django_quota[\w.]*) import", path.read_text()))
         assert imported <= allowed, path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +14,10 @@ from django.db import connection, connections
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
+from django_quota import web
 from django_quota.exceptions import ConfigurationError
 from django_quota.models import QuotaToken
-from tests.sandbox_client import Person, Sandbox, wanted_at
+from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,10 +70,15 @@ class TestRequired:
         page = client.get(f"/{path}?a=b", headers=PAGE)
         assert wanted_at(page) == ("/auth/quota/start", {"next": f"/{path}?a=b"})
         answer = client.get(f"/{path}")
-        assert (answer.status_code, answer.json()) == (
-            401,
-            {"error": {"code": "not_connected"}, "login_url": "/auth/quota/start"},
-        )
+        assert answer.status_code == 401
+        assert answer.json() == {
+            "error": {
+                "code": "not_connected",
+                "message": "You have no Quota wallet connected here, so nothing can pay for this.",
+                "hint": "Sign in with Quota, or connect your wallet.",
+            },
+            "login_url": "/auth/quota/start",
+        }
         assert answer["Cache-Control"] == "no-store, private"
 
     def test_a_user_without_a_wallet_connects_one(self, client: Client) -> None:
@@ -173,7 +180,8 @@ class TestStates:
             ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
             ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
             ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
-            ("InsufficientScope", 403, {"login_url": "/auth/quota/start"}),
+            ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
+            ("RateLimited", 429, {}),
             ("ProviderUnavailable", 503, {}),
             ("RefreshImpossibleHere", 503, {}),
             ("TokenUnreadable", 502, {}),
@@ -202,23 +210,118 @@ class TestStates:
         expected = [] if members else [f"{told['code']}: for the log [{told['reference']}]"]
         assert lines == expected
         assert "for the log" not in answer.content.decode()
+        assert told["message"] and told["hint"]
 
     @pytest.mark.parametrize(
         ("error", "path", "query"),
         [
             ("NotConnected", "/auth/quota/start", {}),
-            ("InsufficientCredits", "/auth/quota/packages", {}),
+            ("InsufficientCredits", "/auth/quota/packages", {"reason": "insufficient_credits"}),
             ("InsufficientScope", "/auth/quota/error", {"quota_error": "insufficient_scope"}),
-            ("ProviderUnavailable", "/auth/quota/error", {"quota_error": "provider_unavailable"}),
+            *(
+                (name, "/auth/quota/error", {"quota_error": code, "quota_retry": "page"})
+                for name, code in (
+                    ("ProviderUnavailable", "provider_unavailable"),
+                    ("RateLimited", "rate_limited"),
+                    ("TokenUnreadable", "token_unreadable"),
+                )
+            ),
         ],
     )
     def test_as_a_page(self, client: Client, error: str, path: str, query: dict[str, str]) -> None:
         page = client.get(f"/raises/{error}?a=b", headers=PAGE)
         there, said = wanted_at(page)
-        assert ("quota_ref" in said) is (error == "ProviderUnavailable")
+        assert ("quota_ref" in said) is ("quota_retry" in said)
         said.pop("quota_ref", None)
         assert (there, said) == (path, {**query, "next": f"/raises/{error}?a=b"})
+
+    def test_the_error_page_says_what_it_was_and_leads_back(self, client: Client) -> None:
+        page = client.get("/raises/TokenUnreadable?a=b", headers=PAGE)
+        text = client.get(page["Location"]).content.decode()
+        assert "Your wallet cannot be used" in text
+        assert 'href="/raises/TokenUnreadable?a=b"' in text
+
+    def test_how_long_to_wait_is_said(self, client: Client) -> None:
+        assert client.get("/limited")["Retry-After"] == "7"
+        assert "Retry-After" not in client.get("/raises/RateLimited")
 
     def test_what_the_developer_must_mend_stays_an_error(self, client: Client) -> None:
         with pytest.raises(ConfigurationError):
             client.get("/raises/ConfigurationError")
+
+
+HTMX = {"HX-Request": "true", "HX-Current-URL": "http://testserver/reports?page=2#row"}
+
+
+class TestHtmx:
+    """It would follow a redirect by itself, and swap a sign-in page into the open one."""
+
+    @pytest.mark.parametrize("path", ["raises", "araises"])
+    @pytest.mark.parametrize("method", ["get", "post"])
+    @pytest.mark.parametrize(
+        ("error", "status", "there"),
+        [
+            ("NotConnected", 401, "/auth/quota/start"),
+            ("InsufficientCredits", 402, "/auth/quota/packages"),
+            ("ProviderUnavailable", 503, "/auth/quota/error"),
+        ],
+    )
+    def test_is_sent_on_and_comes_back_to_the_page(
+        self, client: Client, path: str, method: str, error: str, status: int, there: str
+    ) -> None:
+        answer = getattr(client, method)(f"/{path}/{error}", headers=HTMX)
+        url, query = wanted_at({"Location": answer["HX-Redirect"]})
+        assert (answer.status_code, url, query["next"]) == (status, there, "/reports?page=2#row")
+        assert answer.content == b""
+
+    @pytest.mark.parametrize(
+        "url", ["", "https://evil.example/", "//evil.example", "javascript:alert(1)", "http://["]
+    )
+    def test_comes_back_to_nowhere_else(self, client: Client, url: str) -> None:
+        answer = client.get("/raises/NotConnected", headers=HTMX | {"HX-Current-URL": url})
+        assert answer["HX-Redirect"] == "/auth/quota/start"
+
+    def test_before_the_view(self, client: Client) -> None:
+        answer = client.get("/plain", headers=HTMX)
+        assert answer["HX-Redirect"].startswith("/auth/quota/start?next=%2Freports")
+
+
+class TestConsent:
+    """A scope that the token lacks is asked for, then the person comes back."""
+
+    @pytest.fixture(autouse=True)
+    def few_scopes(self, settings: Any, sandbox: Sandbox) -> None:
+        settings.QUOTA_SCOPES = "openid credits.read"
+
+    def asked(self, url: str) -> set[str]:
+        return set(query_of(url)["scope"].split())
+
+    @pytest.mark.parametrize("path", ["spends", "aspends"])
+    def test_is_asked_for_and_leads_back(self, person: Person, path: str) -> None:
+        person.sign_in()
+        page = person.client.get(f"/{path}?a=b", headers=PAGE)
+        at_quota = person.client.get(page["Location"])["Location"]
+        assert self.asked(at_quota) == {"openid", "credits.read", "credits.spend"}
+        back = person.come_back(person.at_quota(at_quota))
+        assert back["Location"] == f"/{path}?a=b"
+        assert person.client.get(back["Location"]).content == b"spent"
+
+    def test_for_scripts(self, person: Person) -> None:
+        person.sign_in()
+        answer = person.client.get("/spends")
+        assert answer.status_code == 403
+        at_quota = person.client.get(answer.json()["login_url"])["Location"]
+        assert "credits.spend" in self.asked(at_quota)
+
+    def test_of_connect_wallet(self, client: Client, settings: Any) -> None:
+        settings.QUOTA_CONNECT_SCOPES = "credits.read"
+        client.force_login(
+            get_user_model().objects.create(username="member"),
+            "django.contrib.auth.backends.ModelBackend",
+        )
+        link = {"scope": web.sign_scope("credits.spend")}
+        page = client.get("/auth/quota/connect", link).content.decode()
+        scope = re.search(r'name="scope" value="([^"]+)"', page)
+        assert scope is not None
+        at_quota = client.post("/auth/quota/connect", {"scope": scope[1]})["Location"]
+        assert self.asked(at_quota) == {"credits.read", "credits.spend"}

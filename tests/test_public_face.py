@@ -36,6 +36,7 @@ SETTINGS = {
     "refresh_leeway": 30,
     "clock_skew": 60,
     "balance_ttl": 30,
+    "topup_url": "https://usequota.ai",
     "low_balance": 100_000,
     "webhook_secret": (),
     "create_user": True,
@@ -127,7 +128,7 @@ NAMES = {
     "testing": ["renewals_in_this_transaction"],
     "middleware": ["QuotaMiddleware"],
     "decorators": ["quota_required"],
-    "answers": ["answer"],
+    "answers": ["State", "answer", "state_of"],
 }
 ERROR_CODES = {
     "QuotaError": "quota_error",

@@ -3,17 +3,19 @@
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.db import connections
 from django.template import Context, Template
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from django_quota import locking, wallet
+from django_quota import locking, wallet, wallet_views
 from django_quota.balances import Balance, keep_balance
 from django_quota.exceptions import (
     NotConnected,
@@ -22,11 +24,14 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.models import PendingRevocation, QuotaToken
+from django_quota.web import url_with
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
+from tests.tiny_server import TinyServer, json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 BALANCE = ["GET /v1/balance"]
+PAGE = {"accept": "text/html"}
 
 
 class TestBalance:
@@ -133,6 +138,41 @@ class TestOnAPage:
         QuotaToken.objects.update(expires_at=timezone.now())
         assert "$1.00" in person.client.get("/").content.decode()
 
+    def test_a_low_balance_leads_to_more(self, user: Any, person: Person) -> None:
+        keep_balance(user, Balance(credits=99_999), as_of=time.time())
+        page = person.client.get("/").content.decode()
+        assert 'data-state="low"' in page
+        assert 'href="/auth/quota/packages"' in page
+        assert person.client.get("/auth/quota/balance").json()["state"] == "low"
+
+    def test_costs_nothing_when_kept(
+        self, user: Any, person: Person, sandbox: Sandbox, django_assert_num_queries: Any
+    ) -> None:
+        wallet.get_balance(user)
+        sandbox.forget_requests()
+        tag = Template("{% load quota %}{% quota_balance %}")
+        request = RequestFactory().get("/")
+        request.user = user
+        with django_assert_num_queries(0):
+            assert "$1.00" in tag.render(Context({"request": request}))
+        assert sandbox.requests() == []
+
+    def test_while_quota_hangs_one_page_in_a_while_waits(
+        self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For all users: the first has found out for everybody."""
+        monkeypatch.setattr(wallet, "PAGE_WAIT", 0.2)
+        rich = sandbox.person()
+        rich.sign_in()
+        other = get_user_model().objects.exclude(pk=user.pk).get()
+        with TinyServer() as quota:
+            quota.on("/v1/balance", json_answer({}, delay=5))
+            settings.QUOTA_BASE_URL = quota.origin
+            for _ in range(5):
+                assert wallet.balance_for_page(user) == ("unavailable", None)
+                assert wallet.balance_for_page(other) == ("unavailable", None)
+            assert len(quota.requests) == 1
+
     def test_nothing_for_who_is_not_connected(self, client: Client) -> None:
         client.force_login(get_user_model().objects.create_user("x"))
         page = client.get("/").content.decode()
@@ -180,12 +220,107 @@ class TestCheckout:
         payment = self.buy(person, headers={"accept": "text/html"})["Location"]
         page = person.quota.get(payment, timeout=20)
         back = person.answer(page, allow=True).headers["Location"]
-        assert back == "http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1"
+        assert back.startswith("http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1&before=")
 
         home = person.come_back(back)
 
         assert home["Location"] == "/?paid=1"
         assert "$6.00" in person.client.get("/?paid=1").content.decode()
+
+    def test_a_payment_that_is_late_is_waited_for(self, person: Person, user: Any) -> None:
+        """Back from the payment page, while the money is still on its way to Quota."""
+        payment = self.buy(person, headers={"accept": "text/html"})["Location"]
+        page = person.quota.get(payment, timeout=20)
+        success = self.success_url(sandbox=person.sandbox)
+
+        waiting = person.come_back(success)
+        assert waiting.status_code == 200
+        assert "on its way" in waiting.content.decode()
+        seconds, _, again = waiting["Refresh"].partition(";url=")
+        assert (seconds, query_of(again)["looks"]) == ("2", "1")
+        assert query_of(again)["next"] == "/?paid=1"
+
+        person.answer(page, allow=True)
+        assert person.come_back(again)["Location"] == "/?paid=1"
+        assert "$6.00" in person.client.get("/?paid=1").content.decode()
+
+    def success_url(self, sandbox: Sandbox) -> str:
+        """The one that our site has given to Quota."""
+        user = get_user_model().objects.get()
+        _state, balance = wallet.balance_for_page(user)
+        assert balance is not None
+        before = wallet_views._signer().sign(str(balance.credits))
+        return "http://localhost" + url_with(
+            "django_quota:checkout", next="/?paid=1", before=before
+        )
+
+    def test_nobody_waits_for_ever(self, person: Person, user: Any) -> None:
+        url = self.success_url(person.sandbox)
+        assert person.come_back(f"{url}&looks=14").status_code == 200
+        assert person.come_back(f"{url}&looks=15")["Location"] == "/?paid=1"
+
+    @pytest.mark.parametrize("before", ["", "0", "99999999", "1:x", "\x00", "²"])
+    def test_nor_for_what_a_stranger_says(self, person: Person, user: Any, before: str) -> None:
+        answer = person.client.get("/auth/quota/checkout", {"before": before, "looks": "²"})
+        assert answer["Location"] == "/"
+
+    def test_nor_while_the_balance_cannot_be_read(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        url = self.success_url(sandbox)
+        sandbox.set(fail={"path": "/v1/balance", "status": 503, "times": 9})
+        assert person.come_back(url)["Location"] == "/?paid=1"
+
+    def test_a_double_click_makes_one_checkout(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        package = wallet.get_packages()[0].id
+        sandbox.set(latency={"/api/payments/checkout": 0.3})
+        wallet.get_balance(user)
+
+        def click(_: int) -> str:
+            browser = Client(SERVER_NAME="localhost", headers={"accept": "text/html"})
+            browser.cookies = person.client.cookies
+            try:
+                return str(
+                    browser.post("/auth/quota/checkout", {"package_id": package})["Location"]
+                )
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(4) as pool:
+            pages = set(pool.map(click, range(4)))
+        assert len(pages) == 1
+        assert sandbox.requests().count("POST /api/payments/checkout") == 1
+
+    @pytest.mark.parametrize("status", [403, 404, 405])
+    def test_an_app_without_checkout_links_to_quotas_own_page(
+        self, person: Person, user: Any, settings: Any, status: int
+    ) -> None:
+        settings.QUOTA_TOPUP_URL = "https://quota.example/topup"
+        refusal = json_answer({"error": {"code": "insufficient_scope"}}, status=status)
+        with TinyServer() as quota:
+            settings.QUOTA_BASE_URL = quota.origin
+            quota.on("/v1/packages", json_answer({"packages": []}))
+            quota.on("/v1/balance", json_answer({"balance": 5}))
+            quota.on("/api/payments/checkout", refusal)
+            form = {"package_id": "starter", "next": "/chat"}
+            answer = person.client.post("/auth/quota/checkout", form)
+            assert answer.json()["topup_url"] == "https://quota.example/topup"
+            page = person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"]
+            assert page == "/auth/quota/packages?reason=no_checkout&next=%2Fchat"
+            text = person.client.get(page, headers=PAGE).content.decode()
+        assert "cannot be bought from here" in text
+        assert 'href="https://quota.example/topup"' in text
+
+    def test_out_of_credits_is_said_on_the_page(self, person: Person, user: Any) -> None:
+        url = "/auth/quota/packages?reason={}"
+        said = "do not cover what you have just asked for"
+        page = person.client.get(url.format("insufficient_credits"), headers=PAGE)
+        assert said in page.content.decode()
+        page = person.client.get(url.format("<script>"), headers=PAGE)
+        assert "script" not in page.content.decode()
+        assert said not in page.content.decode()
 
     def test_cancelled(self, person: Person, user: Any) -> None:
         payment = self.buy(person, headers={"accept": "text/html"})["Location"]
@@ -276,7 +411,7 @@ class TestViews:
     def test_quota_down(self, person: Person, user: Any, sandbox: Sandbox) -> None:
         sandbox.set(fail={"path": "/v1/balance", "status": 429, "times": 9, "retry_after": 7})
         answer = person.client.get("/auth/quota/balance")
-        assert (answer.status_code, answer["Retry-After"]) == (503, "7")
+        assert (answer.status_code, answer["Retry-After"]) == (429, "7")
 
     def test_disconnect(self, person: Person, user: Any, sandbox: Sandbox) -> None:
         assert person.client.post("/auth/quota/disconnect").json() == {"connected": False}

@@ -55,6 +55,10 @@ def raises(request: HttpRequest, name: str) -> HttpResponse:
     raise getattr(exceptions, name)("for the log")
 
 
+def limited(request: HttpRequest) -> HttpResponse:
+    raise exceptions.RateLimited("for the log", retry_after=7)
+
+
 async def araises(request: HttpRequest, name: str) -> HttpResponse:
     await sync_to_async(lambda: None)()
     raise getattr(exceptions, name)("for the log")
@@ -72,5 +76,6 @@ urlpatterns = [
     path("stacked", quota_required(spends)),
     path("stacked-the-other-way", quota_required(scopes=["credits.spend"])(plain)),
     path("raises/<name>", raises),
+    path("limited", limited),
     path("araises/<name>", araises),
 ]

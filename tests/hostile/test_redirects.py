@@ -14,6 +14,8 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from django_quota import pending
+from django_quota.conf import get_settings
+from django_quota.web import sign_scope
 from tests.hostile.provider import REMOVED, Browser, HostileProvider
 from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import json_answer
@@ -329,3 +331,24 @@ def test_the_error_url(setting: str, start: str, browser: Browser, settings: Set
     assert where.endswith("#sign-in") is ("#" in setting)
     assert wanted_at({"Location": where})[1]["next"] == "/?a=b&quota_error=forged"
     assert SESSION_KEY not in browser.client.session
+
+
+@pytest.mark.source(
+    "RFC 6749 3.3; RFC 9700 2.3: the privileges of a token are the minimum required"
+)
+@pytest.mark.parametrize("scope", ["account.write", "account.write:x:y", "a:b:c", "\x00", ":::"])
+def test_a_link_of_somebody_elses_asks_for_no_more(
+    scope: str, provider: HostileProvider, browser: Browser
+) -> None:
+    asked = query_of(browser.start(scope=scope))["scope"]
+    assert asked.split() == list(get_settings().scopes)
+
+
+@pytest.mark.source("RFC 9700 2.3")
+def test_nor_does_an_old_link_of_ours(
+    provider: HostileProvider, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = sign_scope("account.read")
+    assert "account.read" in query_of(browser.start(scope=link))["scope"]
+    monkeypatch.setattr("django_quota.web.SCOPE_LIFETIME", -1)
+    assert "account.read" not in query_of(browser.start(scope=link))["scope"]

@@ -18,8 +18,10 @@ from pytest_django.fixtures import Settings
 
 from django_quota.models import QuotaToken
 from django_quota.transport import MAX_REPLY_BYTES
+from django_quota.web import sign_scope
 from tests.hostile.conftest import Refused
 from tests.hostile.provider import REMOVED, TOKEN, Browser, HostileProvider
+from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
 pytestmark = pytest.mark.django_db
@@ -428,3 +430,32 @@ def test_without_a_refresh_token_the_sign_in_works(
     row = stored("access_token", "refresh_token")
     assert row.access_token.startswith("quota_token_")
     assert row.refresh_token == ""
+
+
+@pytest.mark.source("RFC 6749 3.3: the scope issued may differ from the one requested")
+def test_less_scope_than_a_view_needs_ends_on_the_error_page(
+    provider: HostileProvider, browser: Browser, told: list[dict[str, Any]]
+) -> None:
+    """Else that view and the sign-in would send the person to each other for ever."""
+    provider.token["scope"] = "openid credits.read"
+    link = {"next": "/spends", "scope": sign_scope("credits.spend")}
+    path, said = wanted_at(browser.sign_in(**link))
+    assert (path, said["quota_error"], said["next"]) == (
+        "/auth/quota/error",
+        "insufficient_scope",
+        "/spends",
+    )
+    assert [heard["code"] for heard in told] == ["insufficient_scope"]
+    assert stored().scope == "openid credits.read"  # signed in all the same
+    # Trying again asks for it again.
+    again = {"next": "/spends", "scope": said["scope"]}
+    assert "credits.spend" in query_of(browser.start(**again))["scope"].split()
+
+
+@pytest.mark.source("RFC 6749 3.3: identical to the scope requested, the parameter is optional")
+def test_a_scope_that_is_not_named_is_the_one_that_was_asked_for(
+    provider: HostileProvider, browser: Browser
+) -> None:
+    provider.token["scope"] = REMOVED
+    browser.sign_in(scope=sign_scope("account.read"))
+    assert "account.read" in stored().scope.split()
