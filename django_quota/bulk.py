@@ -147,13 +147,20 @@ def _outcomes(due: QuotaTokenQuerySet, started: datetime, interval: float) -> It
 
 def _one_by_one(rows: QuotaTokenQuerySet, by: str) -> Iterator[QuotaToken]:
     """The rows in the order of that column, each looked up when its turn has come, so that what
-    others have done by then is left out. No secret is loaded."""
+    others have done by then, or are doing, is left out. No secret is loaded."""
     after = Q()
-    while (row := rows.filter(after).order_by(by, "pk").first()) is not None:
+    while (row := _free(rows).filter(after).order_by(by, "pk").first()) is not None:
         yield row
         value = getattr(row, by)
         # The first condition says no more than the second, but an index can begin there.
         after = Q((f"{by}__gte", value)) & (Q((f"{by}__gt", value)) | Q(pk__gt=row.pk))
+
+
+def _free(rows: QuotaTokenQuerySet) -> QuotaTokenQuerySet:
+    """Without those that somebody is renewing: of four processes, each would lock the rows of the
+    three others before it came upon one for itself."""
+    now = timezone.now()
+    return rows.exclude(lease_until__gt=now, lease_until__lte=now + tokens.lease_time())
 
 
 def _renew(row: QuotaToken, since: datetime) -> bool:

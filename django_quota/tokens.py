@@ -35,6 +35,7 @@ from .models import ProviderAccount, QuotaToken
 __all__ = [
     "aget_access_token",
     "get_access_token",
+    "lease_time",
     "newest_id_token",
     "renew",
     "renew_unless_taken",
@@ -237,14 +238,15 @@ def _verdict(
     return token, leased
 
 
-def _lease_time() -> timedelta:
+def lease_time() -> timedelta:
+    """How long a renewal may take before another is begun."""
     return timedelta(seconds=get_settings().deadline + LEASE_MARGIN)
 
 
 def _is_leased(row: QuotaToken) -> bool:
     now = timezone.now()
     # A lease longer than any is one of a clock that has been set back since.
-    return row.lease_until is not None and now < row.lease_until <= now + _lease_time()
+    return row.lease_until is not None and now < row.lease_until <= now + lease_time()
 
 
 def _lease(row: QuotaToken, owner: str) -> None:
@@ -252,7 +254,7 @@ def _lease(row: QuotaToken, owner: str) -> None:
     # would send `row.account` to a replica that may not have it yet.
     row.account = ProviderAccount.objects.using(row._state.db).get(pk=row.account_id)
     row.lease_owner = owner
-    row.lease_until = timezone.now() + _lease_time()
+    row.lease_until = timezone.now() + lease_time()
     row.save(update_fields=["lease_owner", "lease_until"])  # the secrets are not encrypted anew
 
 

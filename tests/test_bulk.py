@@ -183,6 +183,16 @@ class TestWhichTokens:
         assert run() == Refreshed(renewed=1, needs_sign_in=0, unreadable=0, failed=0, stopped="")
         assert generations() == {"u0": 0, "u1": 1}
 
+    def test_nor_does_it_cost_the_others_anything(self, quota: LightProvider) -> None:
+        """Of four processes each would lock the rows of the other three, one after the other."""
+        make(40)
+        QuotaToken.objects.update(
+            lease_owner="a page", lease_until=timezone.now() + timedelta(seconds=20)
+        )
+        with CaptureQueriesContext(connection) as queries:
+            assert refresh_expiring(WITHIN).renewed == 0
+        assert len(queries) == 2
+
     def test_one_that_is_locked_is_passed_by(self, quota: LightProvider) -> None:
         if connection.vendor == "sqlite":
             pytest.skip("SQLite has no row locks")

@@ -67,6 +67,7 @@ NAMES = {
     "tokens": [
         "aget_access_token",
         "get_access_token",
+        "lease_time",
         "newest_id_token",
         "renew",
         "renew_unless_taken",
