@@ -13,7 +13,7 @@ from .conf import get_settings
 from .models import UsageRecord
 from .signals import balance_low, usage_recorded
 
-__all__ = ["Usage", "arecord_usage", "record_interrupted", "record_usage"]
+__all__ = ["Usage", "arecord_usage", "record_unpriced", "record_usage"]
 
 #: The most that a column of a database holds (64 bits), far above any wallet.
 MAX_NUMBER = (1 << 63) - 1
@@ -59,11 +59,11 @@ def record_usage(user: Any, reply: Any) -> Usage | None:
 arecord_usage = sync_to_async(record_usage)
 
 
-def record_interrupted(user: Any, chunk: Any) -> None:
-    """Record a stream that ended before its end: Quota charges what was sent of it, and has not
-    said how much. `chunk` is one that did arrive."""
+def record_unpriced(user: Any, reply: Any, *, complete: bool) -> None:
+    """Record a call of which Quota has not said what it cost: a stream that ended before its end is
+    charged for what was sent of it. `reply` is a chunk that did arrive."""
     forget_balance(user)
-    _record(user, chunk, Usage(credits_used=None, balance_after=None), complete=False)
+    _record(user, reply, Usage(credits_used=None, balance_after=None), complete=complete)
 
 
 def _number(value: object) -> int | None:

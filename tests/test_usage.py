@@ -13,7 +13,7 @@ from django.db import connections
 
 from django_quota import signals, wallet
 from django_quota.models import UsageRecord
-from django_quota.usage import Usage, arecord_usage, record_interrupted, record_usage
+from django_quota.usage import Usage, arecord_usage, record_unpriced, record_usage
 from tests.sandbox_client import Sandbox
 from tests.shown import listening
 
@@ -131,13 +131,13 @@ class TestRecordUsage:
         assert UsageRecord.objects.get().credits_used == 5
 
 
-class TestInterrupted:
+class TestUnpriced:
     def test_is_recorded_as_such_and_the_balance_asked_for_again(
         self, user: Any, sandbox: Sandbox
     ) -> None:
         wallet.get_balance(user)
         with listening(signals.usage_recorded) as heard:
-            record_interrupted(user, reply())
+            record_unpriced(user, reply(), complete=False)
         row = UsageRecord.objects.get()
         assert (row.credits_used, row.complete) == (None, False)
         assert [h["complete"] for h in heard] == [False]
