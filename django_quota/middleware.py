@@ -1,4 +1,5 @@
-"""`QuotaMiddleware`: a wallet that can be billed before the view begins, and states for errors."""
+"""`QuotaMiddleware`: `request.quota`, a wallet that can be billed before the view begins, and
+states for errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +7,10 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 
-from . import tokens
 from .answers import answer
-from .exceptions import ConfigurationError, InsufficientScope, QuotaError
-from .models import QuotaToken
+from .current import CurrentQuota
+from .exceptions import ConfigurationError, QuotaError
+from .required import arequire_wallet, require_wallet
 
 __all__ = ["QuotaMiddleware"]
 
@@ -18,6 +19,7 @@ class QuotaMiddleware:
     """For MIDDLEWARE, after AuthenticationMiddleware. Sync and async: a view that is not marked
     costs no hop to a thread.
 
+    `request.quota` is a `django_quota.current.CurrentQuota`, which asks nothing before it is read.
     Before a view that is marked by `@quota_required`, and outside of its transaction, an expired
     token is renewed: on SQLite, under ATOMIC_REQUESTS, the one place where it can be. Errors of
     this package that a view raises become answers (`django_quota.answers`); what only the
@@ -36,6 +38,7 @@ class QuotaMiddleware:
             self.process_view = self._process_view
 
     def __call__(self, request: HttpRequest) -> Any:
+        request.quota = CurrentQuota(request)  # type: ignore[attr-defined]
         return self.get_response(request)
 
     def _process_view(
@@ -46,10 +49,7 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            tokens.get_access_token(request.user)
-            if scopes:
-                rows = QuotaToken.objects.for_user(request.user).with_secrets()
-                _check_scopes(scopes, rows.first())
+            require_wallet(request.user, scopes)
         except QuotaError as error:
             if (response := self.process_exception(request, error)) is None:
                 raise
@@ -63,12 +63,8 @@ class QuotaMiddleware:
         if scopes is None:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
-        user = await request.auser()
         try:
-            await tokens.aget_access_token(user)
-            if scopes:
-                rows = QuotaToken.objects.for_user(user).with_secrets()
-                _check_scopes(scopes, await rows.afirst())
+            await arequire_wallet(await request.auser(), scopes)
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise
@@ -80,13 +76,3 @@ class QuotaMiddleware:
         if not isinstance(error, QuotaError) or isinstance(error, ConfigurationError):
             return None
         return answer(request, error)
-
-
-def _check_scopes(scopes: frozenset[str], row: QuotaToken | None) -> None:
-    missing = scopes.difference(row.scope.split() if row else ())
-    if missing:
-        raise InsufficientScope(
-            "The user's token lacks a scope that @quota_required names; put it into QUOTA_SCOPES "
-            "and let them sign in again.",
-            scope=" ".join(sorted(missing)),
-        )

@@ -101,6 +101,14 @@ class TestRequired:
         answer = person.client.get(f"/{path}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "insufficient_scope")
 
+    @pytest.mark.parametrize("path", ["spends", "aspends"])
+    def test_scopes_under_asgi(self, person: Person, settings: Any, path: str) -> None:
+        person.sign_in()
+        assert asked_by_asgi(person, f"/{path}").content == b"spent"
+        settings.QUOTA_SCOPES = "openid credits.read"
+        person.sign_in()
+        assert asked_by_asgi(person, f"/{path}").status_code == 403
+
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
         settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]

@@ -130,6 +130,8 @@ NAMES = {
     "middleware": ["QuotaMiddleware"],
     "decorators": ["quota_required"],
     "answers": ["State", "answer", "state_of"],
+    "current": ["CurrentQuota"],
+    "required": ["arequire_wallet", "require_wallet"],
 }
 ERROR_CODES = {
     "QuotaError": "quota_error",
