@@ -132,6 +132,7 @@ NAMES = {
     "answers": ["State", "answer", "state_of"],
     "current": ["CurrentQuota"],
     "required": ["arequire_wallet", "require_wallet"],
+    "drf": ["HasQuotaWallet", "WalletDenied", "exception_handler"],
 }
 ERROR_CODES = {
     "QuotaError": "quota_error",
