@@ -23,6 +23,7 @@ from .exceptions import (
     ReauthenticationRequired,
     RefreshImpossibleHere,
 )
+from .models import QuotaToken
 from .web import current_page, is_htmx, private, sign_scope, url_with, wants_page
 
 __all__ = ["State", "answer", "state_of"]
@@ -56,7 +57,8 @@ def answer(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
     ReauthenticationRequired   without any), then come back
     InsufficientCredits        buy credits, then come back      402, `topup_url`
     InsufficientScope          sign in and allow it, then come  403, `login_url`
-                               back
+                               back; the error page where that
+                               would not help
     RateLimited                the error page                   429, Retry-After if known
     ProviderUnavailable, ...   the error page                   503
     any other                  the error page                   502
@@ -114,9 +116,10 @@ def _way_on(
     if isinstance(error, InsufficientScope):
         view, scope = _sign_in(request), sign_scope(error.scope)
         consent = {"login_url": url_with(view, scope=scope)}
-        if scope:
+        if scope and not _is_granted(request, error.scope):
             return url_with(view, scope=scope, next=back), consent
-        # Which one is missing nobody knows, so asking again might lead here again, and again.
+        # Nobody knows which one is missing, or it was allowed already: asking for it would lead
+        # here again, and again.
         return url_with("django_quota:error", **on_error_page, next=back), consent
     return url_with("django_quota:error", **on_error_page, quota_retry="page", next=back), {}
 
@@ -125,6 +128,12 @@ def _sign_in(request: HttpRequest) -> str:
     """Connect, for a user without any Quota account: a sign-in would leave their session."""
     stranger = request.user.is_authenticated and accounts.account_of(request.user) is None
     return "django_quota:connect" if stranger else "django_quota:start"
+
+
+def _is_granted(request: HttpRequest, scope: str) -> bool:
+    """Does the user's token have `scope`, as far as Quota has said?"""
+    row = QuotaToken.objects.for_user(request.user).with_secrets().first()
+    return row is not None and set(scope.split()) <= set(row.scope.split())
 
 
 def _status(error: QuotaError) -> int:

@@ -79,9 +79,11 @@ def is_htmx(request: HttpRequest) -> bool:
 
 def current_page(request: HttpRequest) -> str:
     """The page that the person is on, to come back to; "" where that cannot be said."""
-    if is_htmx(request):
-        url = safe_next(request, request.headers.get("HX-Current-URL"))
-        return urlsplit(url)._replace(scheme="", netloc="").geturl()
+    # What is boosted is a navigation: the address that it goes to is a page's own.
+    if is_htmx(request) and request.headers.get("HX-Boosted") != "true":
+        url = urlsplit(safe_next(request, request.headers.get("HX-Current-URL")))
+        # Once more: without the host, http://this.site//evil.example is another site's.
+        return safe_next(request, url._replace(scheme="", netloc="").geturl())
     return request.get_full_path() if request.method == "GET" else ""
 
 

@@ -9,17 +9,23 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 from django.utils.functional import Promise
+from django.utils.translation import override, trans_real
 
 import django_quota
 from django_quota import exceptions
 from django_quota.messages import (
     SIGN_IN_ERRORS,
+    STATES,
     UNKNOWN,
     SignInError,
+    code_of,
     describe,
+    error_body,
     explain,
     new_reference,
 )
+from django_quota.web import sign_scope
+from tests.sandbox_client import query_of
 
 PACKAGE = Path(django_quota.__file__).parent
 CODES = [
@@ -41,6 +47,16 @@ CODES = [
     "account_in_use",
     "wallet_already_connected",
 ]
+IN_A_VIEW = [
+    "not_connected",
+    "reauthentication_required",
+    "insufficient_credits",
+    "rate_limited",
+    "refresh_impossible_here",
+    "request_refused",
+    "token_unreadable",
+]
+WORDS = {**SIGN_IN_ERRORS, **STATES}
 
 
 def codes_raised() -> set[str]:
@@ -61,6 +77,15 @@ def codes_raised() -> set[str]:
 
 def test_codes_are_a_closed_set() -> None:
     assert list(SIGN_IN_ERRORS) == CODES
+    assert list(STATES) == IN_A_VIEW
+
+
+def test_every_error_that_is_answered_has_words() -> None:
+    """SignInFailed has the code that it is raised with; QuotaError is never raised itself."""
+    others = {"SignInFailed", "QuotaError"}
+    codes = {getattr(exceptions, n).code for n in exceptions.__all__ if n not in others}
+    assert {"insufficient_scope", "rate_limited"} <= codes, "the search finds nothing any more"
+    assert codes <= set(WORDS)
 
 
 def test_every_code_that_is_raised_has_words() -> None:
@@ -78,9 +103,9 @@ def test_errors_that_a_sign_in_may_meet_have_words(error: type[exceptions.QuotaE
     assert error.code in SIGN_IN_ERRORS
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", WORDS)
 def test_words_say_what_happened_and_what_to_do(code: str) -> None:
-    words = SIGN_IN_ERRORS[code]
+    words = WORDS[code]
 
     assert words.code == code
     for text in (words.title, words.message, words.action):
@@ -91,15 +116,16 @@ def test_words_say_what_happened_and_what_to_do(code: str) -> None:
     assert str(words.action).endswith(".")
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", WORDS)
 def test_words_do_not_show_the_code(code: str) -> None:
-    words = SIGN_IN_ERRORS[code]
+    words = WORDS[code]
     assert "_" not in f"{words.title} {words.message} {words.action}"
 
 
 def test_nobody_can_add_words() -> None:
-    with pytest.raises(TypeError):
-        SIGN_IN_ERRORS["mine"] = UNKNOWN  # type: ignore[index]
+    for words in (SIGN_IN_ERRORS, STATES):
+        with pytest.raises(TypeError):
+            words["mine"] = UNKNOWN  # type: ignore[index]
 
 
 @pytest.mark.parametrize("code", [None, ""])
@@ -107,9 +133,45 @@ def test_without_a_code_there_is_nothing_to_say(code: str | None) -> None:
     assert describe(code) is None
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", WORDS)
 def test_describe_finds_the_words(code: str) -> None:
-    assert describe(code) is SIGN_IN_ERRORS[code]
+    assert describe(code) is WORDS[code]
+
+
+class TestErrorBody:
+    """quota-protocol section 9, in words of ours: what the error says is for the log."""
+
+    def test_of_a_state(self) -> None:
+        error = exceptions.InsufficientCredits("for the log")
+        assert error_body(error, "") == {
+            "code": "insufficient_credits",
+            "message": "Your credits do not cover this.",
+            "hint": "Buy credits, then try again.",
+        }
+
+    def test_with_a_reference(self) -> None:
+        error = exceptions.RateLimited("for the log")
+        assert error_body(error, "7K3M9QXT")["reference"] == "7K3M9QXT"
+
+    def test_of_an_error_of_the_projects_own(self) -> None:
+        """Its code is for scripts that know it; a person hears that it did not work."""
+
+        class Ours(exceptions.QuotaError):
+            code = "ours"
+
+        body = error_body(Ours("for the log"), "")
+        assert code_of(Ours("")) == "provider_unavailable"
+        assert body["code"] == "ours"
+        assert body["message"] == str(SIGN_IN_ERRORS["provider_unavailable"].message)
+
+    def test_in_the_language_of_the_reader(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Read at each answer, not when the process has started."""
+        catalog = trans_real.translation("de")._catalog
+        monkeypatch.setitem(catalog._catalogs[0], "Your credits do not cover this.", "Zu wenig.")
+        error = exceptions.InsufficientCredits("for the log")
+        with override("de"):
+            assert error_body(error, "")["message"] == "Zu wenig."
+        assert error_body(error, "")["message"] == "Your credits do not cover this."
 
 
 @pytest.mark.parametrize(
@@ -147,6 +209,17 @@ class TestExplain:
         assert self.page(quota_retry="connect", next="/a")["retry_url"] == (
             "/auth/quota/connect?next=%2Fa"
         )
+
+    @pytest.mark.parametrize(("back", "url"), [("/a", "/a"), ("", "/"), ("//evil.example", "/")])
+    def test_tries_the_page_again_where_no_sign_in_has_failed(self, back: str, url: str) -> None:
+        assert self.page(quota_retry="page", next=back)["retry_url"] == url
+
+    def test_asks_for_the_same_scope_again(self) -> None:
+        scope = sign_scope("credits.spend")
+        assert query_of(self.page(scope=scope)["retry_url"]) == {"scope": scope}
+
+    def test_asks_for_no_scope_of_a_strangers(self) -> None:
+        assert self.page(scope="credits.spend")["retry_url"] == "/auth/quota/start"
 
     @pytest.mark.parametrize("retry", ["logout", "//evil.example", ""])
     def test_tries_nothing_else(self, retry: str) -> None:

@@ -283,11 +283,31 @@ class TestHtmx:
         assert answer.content == b""
 
     @pytest.mark.parametrize(
-        "url", ["", "https://evil.example/", "//evil.example", "javascript:alert(1)", "http://["]
+        "url",
+        [
+            "",
+            "https://evil.example/",
+            "//evil.example",
+            "http://testserver//evil.example/",
+            "http://testserver",
+            "javascript:alert(1)",
+            "http://[",
+        ],
     )
     def test_comes_back_to_nowhere_else(self, client: Client, url: str) -> None:
         answer = client.get("/raises/NotConnected", headers=HTMX | {"HX-Current-URL": url})
         assert answer["HX-Redirect"] == "/auth/quota/start"
+
+    def test_of_a_boosted_link_comes_back_to_where_it_leads(self, client: Client) -> None:
+        answer = client.get("/raises/NotConnected?a=b", headers=HTMX | {"HX-Boosted": "true"})
+        _, query = wanted_at({"Location": answer["HX-Redirect"]})
+        assert query["next"] == "/raises/NotConnected?a=b"
+
+    @pytest.mark.parametrize("value", ["false", "1", ""])
+    def test_is_nobody_else(self, client: Client, value: str) -> None:
+        answer = client.get("/raises/NotConnected", headers=HTMX | PAGE | {"HX-Request": value})
+        assert answer.status_code == 302
+        assert wanted_at(answer)[1]["next"] == "/raises/NotConnected"
 
     def test_before_the_view(self, client: Client) -> None:
         answer = client.get("/plain", headers=HTMX)
@@ -313,6 +333,19 @@ class TestConsent:
         back = person.come_back(person.at_quota(at_quota))
         assert back["Location"] == f"/{path}?a=b"
         assert person.client.get(back["Location"]).content == b"spent"
+
+    def test_is_not_asked_for_again_if_it_was_granted(self, person: Person, settings: Any) -> None:
+        """Quota refuses the call all the same: the view and the sign-in would go on for ever."""
+        page = person.client.get("/refused", headers=PAGE)
+        assert wanted_at(page)[0] == "/auth/quota/start"
+        settings.QUOTA_SCOPES = "openid credits.spend"
+        person.sign_in()
+        page = person.client.get("/refused", headers=PAGE)
+        path, said = wanted_at(page)
+        assert (path, said) == (
+            "/auth/quota/error",
+            {"quota_error": "insufficient_scope", "next": "/refused"},
+        )
 
     def test_for_scripts(self, person: Person) -> None:
         person.sign_in()

@@ -59,6 +59,10 @@ def limited(request: HttpRequest) -> HttpResponse:
     raise exceptions.RateLimited("for the log", retry_after=7)
 
 
+def refused(request: HttpRequest) -> HttpResponse:
+    raise exceptions.InsufficientScope("for the log", scope="credits.spend")
+
+
 async def araises(request: HttpRequest, name: str) -> HttpResponse:
     await sync_to_async(lambda: None)()
     raise getattr(exceptions, name)("for the log")
@@ -77,5 +81,6 @@ urlpatterns = [
     path("stacked-the-other-way", quota_required(scopes=["credits.spend"])(plain)),
     path("raises/<name>", raises),
     path("limited", limited),
+    path("refused", refused),
     path("araises/<name>", araises),
 ]
