@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 from dataclasses import Field, fields
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from django_quota import bulk, tokens
 from django_quota.conf import REQUIRED, Settings
-from django_quota.messages import SIGN_IN_ERRORS
+from django_quota.current import CurrentQuota
+from django_quota.messages import SIGN_IN_ERRORS, STATES
 from django_quota.models import REVOCATION_PERIOD
+from django_quota.templatetags import quota
+from django_quota.templatetags.quota import register
 from django_quota.urls import urlpatterns
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +66,26 @@ def test_the_page_of_error_codes_has_them_all() -> None:
     table = page.split("The codes\n")[1].split("In the middle of a view")[0]
     listed = re.findall(r"^``(\w+)`` ", table, re.MULTILINE)
     assert listed == list(SIGN_IN_ERRORS)
+
+
+def test_the_page_of_error_codes_says_how_each_state_is_answered() -> None:
+    table = (ROOT / "docs/errors.rst").read_text().split("In the middle of a view")[1]
+    listed = re.findall(r"^``(\w+)``", table, re.MULTILINE)
+    assert set(STATES) <= set(listed) <= {*STATES, *SIGN_IN_ERRORS}
+
+
+@pytest.mark.parametrize("tag", register.tags)
+def test_each_tag_is_listed_with_its_arguments(tag: str) -> None:
+    parameters = inspect.signature(getattr(quota, tag)).parameters
+    given = [name for name in parameters if name != "context"]
+    assert re.search(rf"^``{{% {' '.join([tag, *given])} %}}`` ", README, re.MULTILINE), given
+
+
+def test_what_request_quota_has_is_listed() -> None:
+    section = README.split("\nrequest.quota\n====")[1].split("\nSecurity\n")[0]
+    names = [name for name in vars(CurrentQuota) if not name.startswith("_")]
+    assert {"balance", "aconnected"} <= set(names), "the search finds nothing any more"
+    assert [name for name in names if not re.search(rf"``{name}(\(\))?``", section)] == []
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"manage\.py (quota_\w+)", README))))
