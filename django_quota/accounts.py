@@ -5,6 +5,7 @@
 
 import hashlib
 import re
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -30,6 +31,7 @@ __all__ = [
     "new_user",
     "record_sign_in",
     "username_for",
+    "wipe_tokens",
 ]
 
 
@@ -216,3 +218,18 @@ def disconnect(user: Any) -> None:
         if user.password and user.has_usable_password():
             ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).delete()
     wallet_disconnected.send(sender=ProviderAccount, user=user)
+
+
+def wipe_tokens(user: Any, *, unless_newer_than: datetime) -> None:
+    """Wipe the tokens of a wallet that was disconnected at Quota at that moment.
+
+    Not those that were written since: an old event that is delivered late must not end a connection
+    that was made, or has worked, after it. The link stays: only Quota's side has gone.
+    """
+    with transaction.atomic(using=router.db_for_write(QuotaToken)):
+        rows = QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER)
+        old = list(rows.filter(updated_at__lte=unless_newer_than))
+        for row in old:
+            row.delete()
+    if old:
+        wallet_disconnected.send(sender=ProviderAccount, user=user)

@@ -6,6 +6,7 @@ user and an outage of Quota's.
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import F
@@ -14,9 +15,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from . import provider
 from .exceptions import QuotaError, TokenUnreadable
-from .models import PendingRevocation, QuotaToken
+from .models import PendingRevocation, QuotaToken, WebhookEvent
 
 __all__ = [
+    "EVENT_PERIOD",
     "Pruned",
     "prune",
     "queue",
@@ -30,6 +32,9 @@ logger = logging.getLogger("django_quota.revocation")
 
 #: Rows of the queue in memory at once, without their tokens.
 BATCH = 1000
+#: How long a handled webhook event is kept: longer than one is accepted (`webhooks.MAX_AGE`), or a
+#: replay would find nothing that says it was handled.
+EVENT_PERIOD = timedelta(days=30)
 
 
 @sensitive_variables()
@@ -70,10 +75,13 @@ class Pruned:
     wiped: int
     left: int
     stopped: str
+    #: Handled webhook events that were deleted.
+    events: int = 0
 
 
 def prune() -> Pruned:
-    """Revoke what waits for it, then wipe what has waited for `REVOCATION_PERIOD` (30 days).
+    """Revoke what waits for it, then wipe what has waited for `REVOCATION_PERIOD` (30 days), and
+    delete webhook events that were handled `EVENT_PERIOD` (30 days) ago.
 
     For cron, Celery and the like, every few minutes. Raises nothing of Quota's: the first failure
     ends the run, and what is left is tried again by the next, those tried least first.
@@ -93,7 +101,18 @@ def prune() -> Pruned:
         wiped=wiped,
         left=PendingRevocation.objects.count(),
         stopped=str(failure or ""),
+        events=_forget_events(),
     )
+
+
+def _forget_events() -> int:
+    """Delete the webhook events that were handled EVENT_PERIOD ago; how many."""
+    due = WebhookEvent.objects.filter(received_at__lte=timezone.now() - EVENT_PERIOD)
+    handled = due.exclude(handled_at=None).order_by("pk")
+    total = 0
+    while batch := list(handled.values_list("pk", flat=True)[:BATCH]):
+        total += WebhookEvent.objects.filter(pk__in=batch).delete()[0]
+    return total
 
 
 def revoke_pending(limit: int = BATCH) -> int:

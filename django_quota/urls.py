@@ -5,7 +5,7 @@ No trailing slashes: Quota compares redirect URIs as exact strings, and its docu
 
 from django.urls import path
 
-from . import views, wallet_views
+from . import views, wallet_views, webhooks
 
 app_name = "django_quota"
 
@@ -21,4 +21,5 @@ urlpatterns = [
     path("balance", wallet_views.balance, name="balance"),
     path("packages", wallet_views.packages, name="packages"),
     path("checkout", wallet_views.checkout, name="checkout"),
+    path("webhook", webhooks.webhook, name="webhook"),
 ]

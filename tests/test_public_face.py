@@ -53,6 +53,7 @@ URLS = {
     "balance": "/auth/quota/balance",
     "packages": "/auth/quota/packages",
     "checkout": "/auth/quota/checkout",
+    "webhook": "/auth/quota/webhook",
     "error": "/auth/quota/error",
 }
 TAGS = [
@@ -76,6 +77,7 @@ NAMES = {
     "bulk": ["Refreshed", "refresh_expiring"],
     "reencryption": ["Census", "reencrypt", "sample", "unreadable_columns"],
     "revocation": [
+        "EVENT_PERIOD",
         "Pruned",
         "prune",
         "queue",
@@ -99,7 +101,9 @@ NAMES = {
         "keep_balance",
     ],
     "balances": ["Balance", "forget_balance", "keep_balance", "kept_balance"],
-    "usage": ["Usage", "arecord_usage", "record_interrupted", "record_usage"],
+    "usage": ["Usage", "arecord_usage", "record_unpriced", "record_usage"],
+    "webhooks": ["MAX_AGE", "MAX_BYTES", "verify", "webhook"],
+    "streaming": ["EventStreamResponse", "stream_response"],
     "caching": ["change", "forget", "get", "keep", "once"],
     "ai": ["async_developer_client", "async_openai_client", "developer_client", "openai_client"],
     "exceptions": [

@@ -12,7 +12,8 @@ class Command(BaseCommand):
 
     help = (
         "Revokes at Quota the tokens that were dropped here, and wipes those that could not be "
-        "revoked for 30 days. Run it every few minutes. Exit code: 0 if Quota was told of all that "
+        "revoked for 30 days; deletes webhook events after 30 days. "
+        "Run it every few minutes. Exit code: 0 if Quota was told of all that "
         "can be decrypted, 1 if it failed; then the next run tries again."
     )
 
@@ -20,7 +21,8 @@ class Command(BaseCommand):
         done = prune()
         if options["verbosity"]:
             self.stdout.write(
-                f"{done.revoked} tokens revoked, {done.wiped} wiped unrevoked, {done.left} left"
+                f"{done.revoked} tokens revoked, {done.wiped} wiped unrevoked, {done.left} left; "
+                f"{done.events} webhook events deleted"
             )
         if done.stopped:
             raise CommandError(done.stopped)
