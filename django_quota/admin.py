@@ -12,9 +12,10 @@ from django.utils.translation import ngettext
 
 from . import reencryption, revocation, tokens
 from .exceptions import QuotaError
-from .models import SECRETS, ProviderAccount, QuotaToken
+from .models import SECRETS, ProviderAccount, QuotaToken, UsageRecord, WebhookEvent
+from .money import format_usd
 
-__all__ = ["ProviderAccountAdmin", "QuotaTokenAdmin"]
+__all__ = ["ProviderAccountAdmin", "QuotaTokenAdmin", "UsageRecordAdmin", "WebhookEventAdmin"]
 
 #: What may be seen of a token: everything but the encrypted columns and the lease.
 TOKEN_FIELDS: list[Any] = [
@@ -153,6 +154,44 @@ class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
     def say(self, request: HttpRequest, done: int, sentence: str) -> None:
         if done:
             self.message_user(request, sentence % done, messages.SUCCESS)
+
+
+class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What this package writes, to look at."""
+
+    list_select_related = ["user"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [field.name for field in self.model._meta.fields]
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return [*self.search_fields, *_user_search_fields("user")]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ReadOnly):
+    """What each AI call cost."""
+
+    list_display = ["created_at", "user", "model", "cost", "credits_used", "complete"]
+    list_filter = ["complete", "created_at", "model"]
+    search_fields = ["call_id"]
+    date_hierarchy = "created_at"
+
+    @admin.display(description=_("cost"), ordering="credits_used")
+    def cost(self, usage: UsageRecord) -> str:
+        return "" if usage.credits_used is None else format_usd(usage.credits_used)
+
+
+@admin.register(WebhookEvent)
+class WebhookEventAdmin(ReadOnly):
+    """What Quota has told us, and what has become of it."""
+
+    list_display = ["event_id", "type", "user", "created_at", "handled_at", "last_failure"]
+    list_filter = ["type", "handled_at", "last_failure"]
+    search_fields = ["event_id"]
 
 
 def _user_search_fields(path: str) -> list[str]:

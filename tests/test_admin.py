@@ -10,13 +10,21 @@ from django.test import Client
 from django.utils import timezone
 
 from django_quota import reencryption
-from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.models import (
+    PendingRevocation,
+    ProviderAccount,
+    QuotaToken,
+    UsageRecord,
+    WebhookEvent,
+)
 from tests.sandbox_client import Person, Sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 TOKENS = "/admin/django_quota/quotatoken/"
 ACCOUNTS = "/admin/django_quota/provideraccount/"
+USAGE = "/admin/django_quota/usagerecord/"
+EVENTS = "/admin/django_quota/webhookevent/"
 
 
 @pytest.fixture
@@ -38,6 +46,15 @@ def rows(count: int) -> None:
         user = get_user_model().objects.create(username=f"user-{n}")
         account = ProviderAccount.objects.create(user=user, external_id=f"sub-{n}")
         QuotaToken.objects.create(account=account, access_token="quota_token_x")
+        note(user)
+
+
+def note(user: Any) -> None:
+    """What else there is to look at of a user."""
+    UsageRecord.objects.create(user=user, call_id="chatcmpl-1", credits_used=1_200)
+    WebhookEvent.objects.create(
+        event_id=f"evt_{user.pk}", user=user, type="x", body="{}", created_at=timezone.now()
+    )
 
 
 def act(admin: Client, action: str) -> Any:
@@ -45,7 +62,7 @@ def act(admin: Client, action: str) -> Any:
     return admin.post(TOKENS, data, follow=True)
 
 
-@pytest.mark.parametrize("url", [TOKENS, ACCOUNTS])
+@pytest.mark.parametrize("url", [TOKENS, ACCOUNTS, USAGE, EVENTS])
 class TestLists:
     def test_no_more_queries_for_more_rows(
         self, admin: Client, url: str, django_assert_max_num_queries: Any
@@ -60,17 +77,23 @@ class TestLists:
             user = get_user_model().objects.create(username=f"user-{n}")
             account = ProviderAccount.objects.create(user=user, external_id=f"sub-{n}")
             QuotaToken.objects.create(account=account)
+            note(user)
         with CaptureQueriesContext(connection) as many:
             assert admin.get(url).status_code == 200
         assert len(many) == len(few)
 
     def test_search_and_filters(self, admin: Client, url: str) -> None:
         rows(3)
-        for needle in ("sub-1", "user-1"):
+        for needle in ("sub-1", "user-1") if url in (TOKENS, ACCOUNTS) else ("user-1",):
             page = admin.get(url, {"q": needle})
             assert page.context["cl"].result_count == 1
-        status = "status" if url == TOKENS else "token__status"
-        page = admin.get(url, {f"{status}__exact": "reauthentication_required"})
+        chosen = {
+            TOKENS: {"status__exact": "reauthentication_required"},
+            ACCOUNTS: {"token__status__exact": "reauthentication_required"},
+            USAGE: {"complete__exact": "0"},
+            EVENTS: {"type": "y"},
+        }[url]
+        page = admin.get(url, chosen)
         assert page.context["cl"].result_count == 0
 
     def test_stands_with_an_unreadable_token(self, admin: Client, url: str, settings: Any) -> None:
@@ -148,6 +171,21 @@ class TestPages:
         admin.post(f"{TOKENS}{token.pk}/change/", {"access_token": "x", "scope": "y"})
         token.refresh_from_db()
         assert token.scope != "y"
+
+
+class TestReadOnly:
+    @pytest.mark.parametrize("model", [UsageRecord, WebhookEvent])
+    def test_is_to_look_at(self, admin: Client, model: Any) -> None:
+        note(get_user_model().objects.create(username="ada"))
+        url = f"/admin/django_quota/{model._meta.model_name}/"
+        page = admin.get(f"{url}{model.objects.get().pk}/change/").content.decode()
+        assert "ada" in page
+        assert 'name="body"' not in page and 'name="credits_used"' not in page
+        assert admin.get(f"{url}add/").status_code == 403
+
+    def test_a_cost_is_shown_in_dollars(self, admin: Client) -> None:
+        note(get_user_model().objects.create(username="ada"))
+        assert "$0.0012" in admin.get(USAGE).content.decode()
 
 
 class TestActions:

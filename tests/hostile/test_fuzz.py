@@ -6,12 +6,15 @@ Hypothesis makes the inputs, the same ones in each run. For a longer run with ot
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -32,7 +35,7 @@ from pytest_django.fixtures import Settings
 from django_quota import discovery, id_token, pending, provider, tokens, transport
 from django_quota.exceptions import QuotaError, ReauthenticationRequired, SignInFailed
 from django_quota.messages import SIGN_IN_ERRORS
-from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.models import ProviderAccount, QuotaToken, WebhookEvent
 from django_quota.pending import PendingSignIn
 from tests.signing import CLIENT_ID, ISSUER, NONCE, NOW, b64, claims, ec_jwk, forge, jwk, rsa_key
 from tests.tiny_server import Answer, TinyServer
@@ -683,3 +686,63 @@ def test_logout_with_the_longest_id_token(quota: Server) -> None:
 
     assert (answer.status_code, answer["Location"]) == (302, "/")
     assert SESSION_KEY not in client.session
+
+
+WHSEC = "whsec_hush"
+EVENT: dict[str, Any] = {
+    "id": "evt_1",
+    "type": "balance.updated",
+    "created_at": "2026-11-24T12:00:00Z",
+    "data": {
+        "user_id": "sub-1",
+        "new_balance": 5,
+        "current_balance": 5,
+        "threshold": 9,
+        "disconnected_at": "2026-11-24T12:00:00Z",
+    },
+}
+moments = st.sampled_from(["2026-11-24T12:00:00Z", "2026-11-24T12:00:00.5+01:00", "20261124T12"])
+kinds = st.sampled_from(["balance.updated", "balance.low", "user.disconnected", "user.connected"])
+events = st.builds(
+    lambda data, changes, kind, moment: (
+        EVENT | {"data": data, "type": kind, "created_at": moment} | changes
+    ),
+    near(EVENT["data"]),
+    st.just({}) | near(EVENT, values | kinds | moments),
+    kinds,
+    moments,
+)
+header_texts = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=80)
+
+
+@pytest.mark.django_db
+@examples(300)
+@given(
+    body=events.map(json_bytes) | st.binary(max_size=200) | texts.map(json_bytes),
+    signature=st.none() | header_texts,
+)
+@example(body=b"[" * 60_000, signature=None)
+@example(body=b'{"data": {}, "id": "e", "type": "t", "created_at": 1e999}', signature=None)
+@example(body=json_bytes(EVENT | {"created_at": "0001-01-01T00:00:00+14:00"}), signature=None)
+def test_a_webhook_is_taken_or_refused(
+    body: bytes, signature: str | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed as Quota would, whatever it says; or with any signature at all."""
+    settings.QUOTA_WEBHOOK_SECRET = WHSEC
+    WebhookEvent.objects.all().delete()
+    user, _is_new = get_user_model().objects.get_or_create(username="ada")
+    ProviderAccount.objects.get_or_create(user=user, external_id="sub-1")
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    monkeypatch.setattr("django_quota.webhooks.timezone.now", lambda: noon)
+    honest = hmac.new(WHSEC.encode(), body, hashlib.sha256).hexdigest()
+    answer = Client().post(
+        "/auth/quota/webhook",
+        body,
+        content_type="application/json",
+        headers={"X-Quota-Signature": honest if signature is None else signature},
+    )
+    if signature is None:
+        assert answer.status_code in (200, 400, 409)
+    else:
+        assert answer.status_code == 403
+    assert WHSEC not in answer.content.decode()
