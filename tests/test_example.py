@@ -11,10 +11,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 pytestmark = pytest.mark.example
 
@@ -83,7 +85,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture
-def page(demo: Demo) -> Iterator[Any]:
+def problems() -> list[str]:
+    """What the browser's console complains of."""
+    return []
+
+
+@pytest.fixture
+def page(demo: Demo, problems: list[str]) -> Iterator[Any]:
     """A page in Chromium that reports what goes wrong in it."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
@@ -95,7 +103,6 @@ def page(demo: Demo) -> Iterator[Any]:
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
         page = browser.new_page(viewport={"width": 1200, "height": 900})
-        problems: list[str] = []
         page.on("console", lambda message: note(message, problems))
         page.on("pageerror", lambda error: problems.append(str(error)))
         yield page
@@ -195,15 +202,56 @@ def test_cancelling_at_consent_comes_back_with_a_sentence(page: Any, demo: Demo)
     assert "Grace Hopper" in page.get_by_role("main").inner_text()
 
 
-def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo) -> None:
+def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo, problems: list[str]) -> None:
     sign_in(page, demo, "bob@example.com")
     page.get_by_role("button", name="Allow").click()
     page.wait_for_url(f"{demo.url}/")
     page.goto(f"{demo.url}/chat")
     page.get_by_label("Your question").fill("Hello")
     page.get_by_role("button", name="Ask").click()
-    page.get_by_role("main").get_by_role("link", name="Buy credits").wait_for()
+    link = page.get_by_role("main").get_by_role("link", name="Buy credits")
+    link.wait_for()
+    assert "Your credits do not cover this." in page.get_by_role("main").inner_text()
     shot(page, "8-out-of-credits")
+    problems.clear()  # the browser notes the 402
+
+    link.click()
+    page.get_by_role("button", name="$5.00").click()
+    page.get_by_role("button", name="Pay").click()
+    page.wait_for_url(f"{demo.url}/chat")  # back where the question was asked
+    page.get_by_label("Your question").fill("Hello again")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("This answer cost").wait_for()
+
+    page.get_by_role("link", name="Usage").click()
+    assert page.locator("svg .bar").count() == 14
+    assert "$0.00" in page.get_by_role("main").inner_text()
+    shot(page, "8-usage")
+
+
+def test_running_out_of_credits_in_the_middle_of_a_chat(
+    page: Any, demo: Demo, problems: list[str]
+) -> None:
+    """One answer, then none; and a banner that has said so before."""
+    person = {"email": "cy@example.com", "name": "Cy", "password": PASSWORD, "balance": 12_000}
+    requests.post(f"{demo.quota_url}/sandbox/users", json=person, timeout=30).raise_for_status()
+    sign_in(page, demo, "cy@example.com")
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{demo.url}/")
+    assert "Your credits are running low." in page.inner_text("body")
+    shot(page, "8-low-balance")
+    page.goto(f"{demo.url}/chat")
+    page.get_by_label("Your question").fill("One")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("This answer cost").wait_for()
+    person["balance"] = 9_000
+    requests.post(f"{demo.quota_url}/sandbox/users", json=person, timeout=30).raise_for_status()
+    page.get_by_label("Your question").fill("Two")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("Your credits do not cover this.").wait_for()
+    assert page.get_by_label("Your question").input_value() == "Two"  # nothing is typed again
+    assert page.get_by_text("This answer cost").count() == 1
+    problems.clear()
 
 
 def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:
@@ -248,6 +296,45 @@ def test_the_admin(page: Any, demo: Demo) -> None:
     shot(page, "10-admin-tokens")
     page.goto(f"{demo.url}/admin/django_quota/provideraccount/")
     shot(page, "10-admin-accounts")
+
+
+SERVERS = {
+    "gunicorn": ["gunicorn", "config.wsgi", "--threads=4", "--bind"],
+    "uvicorn": ["uvicorn", "config.asgi:application", "--port"],
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_same_under_other_servers(tmp_path: Path, server: str) -> None:
+    """The whole journey, a streamed answer included."""
+    sys.path.insert(0, str(DEMO.parent))
+    try:
+        import demo as module
+        import journey
+    finally:
+        sys.path.pop(0)
+    running = module.Demo(tmp_path, free_port(), free_port())
+    command = [sys.executable, "-m", *SERVERS[server]]
+    command += [f"127.0.0.1:{running.port}" if server == "gunicorn" else str(running.port)]
+    with ExitStack() as stack:
+        running.start_quota(stack)
+        running.register_app(None)
+        running.manage("migrate", "--verbosity", "0")
+        log = stack.enter_context((tmp_path / "server.log").open("wb"))
+        process = subprocess.Popen(
+            command,
+            cwd=DEMO.parent,
+            env=environment() | running.environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        stack.callback(process.wait, 30)
+        stack.callback(process.terminate)
+        url = f"http://127.0.0.1:{running.port}"
+        module.Child(server, process, tmp_path / "server.log").wait_until(
+            lambda: module.answers(url)
+        )
+        journey.journey(running.app_url, running.quota_url, running.app_database)
 
 
 def test_a_second_run_finds_its_data_again(tmp_path: Path) -> None:

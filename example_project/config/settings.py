@@ -42,6 +42,8 @@ LOGIN_REDIRECT_URL = "chat:home"
 QUOTA_CLIENT_ID = os.environ.get("QUOTA_CLIENT_ID", "")
 QUOTA_CLIENT_SECRET = os.environ.get("QUOTA_CLIENT_SECRET", "")
 QUOTA_BASE_URL = os.environ.get("QUOTA_BASE_URL", "https://api.usequota.ai")
+QUOTA_TOPUP_URL = os.environ.get("QUOTA_TOPUP_URL", "https://usequota.ai")
+QUOTA_WEBHOOK_SECRET = os.environ.get("QUOTA_WEBHOOK_SECRET") or None
 FIELD_ENCRYPTION_KEY = os.environ.get("FIELD_ENCRYPTION_KEY", "")
 
 MIDDLEWARE = [
@@ -53,6 +55,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_quota.middleware.QuotaMiddleware",
 ]
 
 # Nothing inline, nothing from elsewhere, except what signing in with Quota needs.

@@ -25,14 +25,16 @@ async function ask() {
   try {
     const response = await fetch(form.dataset.stream, { method: "POST", body, redirect: "manual" });
     if (!response.ok) {
-      // Signed out meanwhile, or refused: the ordinary form leads on, with a page that says why.
-      form.submit();
+      // Out of credits, signed out meanwhile ...: JSON says what it is, and where to go.
+      const json = response.headers.get("Content-Type")?.startsWith("application/json");
+      if (json) show(exchange, "error", await response.json());
+      else form.submit(); // the ordinary form leads on, with a page that says why
       return;
     }
     question.value = "";
     for await (const [kind, data] of readEvents(response.body)) show(exchange, kind, data);
   } catch {
-    show(exchange, "error", { message: "The connection was lost. Please ask again.", url: "" });
+    show(exchange, "error", { error: { message: "The connection was lost.", hint: "Please ask again." } });
   } finally {
     button.disabled = false;
     log.setAttribute("aria-busy", "false");
@@ -55,13 +57,18 @@ function show(exchange, kind, data) {
     part(exchange, "cost").textContent = `This answer cost ${data.cost}.`;
     for (const pill of document.querySelectorAll("[data-quota-balance]")) {
       pill.textContent = data.balance;
-      pill.dataset.state = "available";
     }
   } else if (kind === "error") {
-    part(exchange, "message").textContent = data.message;
-    part(exchange, "link").textContent = data.link;
-    part(exchange, "link").href = data.url;
-    part(exchange, "link").hidden = !data.url;
+    const { message, hint } = data.error;
+    const link = part(exchange, "link");
+    part(exchange, "message").textContent = `${message} ${hint}`;
+    link.textContent = data.topup_url ? "Buy credits" : "Sign in with Quota";
+    link.hidden = !(data.topup_url || data.login_url);
+    if (!link.hidden) {
+      const url = new URL(data.topup_url || data.login_url, location);
+      url.searchParams.set("next", location.pathname); // to go on here
+      link.href = url;
+    }
     part(exchange, "error").hidden = false;
     question.value ||= part(exchange, "question").textContent; // nothing has to be typed again
   }
