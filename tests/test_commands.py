@@ -234,7 +234,9 @@ def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> Non
     accounts.disconnect(get_user_model().objects.get())
     out = io.StringIO()
     call_command("quota_prune", stdout=out)
-    assert out.getvalue() == "1 tokens revoked, 0 wiped unrevoked, 0 left\n"
+    assert (
+        out.getvalue() == "1 tokens revoked, 0 wiped unrevoked, 0 left; 0 webhook events deleted\n"
+    )
     assert not PendingRevocation.objects.exists()
 
 
@@ -332,7 +334,7 @@ class TestBulkCommands:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
         PendingRevocation.objects.create(token="quota_refresh_ada.0")
         out, error = run("quota_prune")
-        assert out == "0 tokens revoked, 0 wiped unrevoked, 1 left\n"
+        assert out == "0 tokens revoked, 0 wiped unrevoked, 1 left; 0 webhook events deleted\n"
         assert "Quota cannot be reached" in error
 
     @pytest.mark.parametrize(

@@ -57,14 +57,9 @@ def quota_sign_out(
 @register.inclusion_tag("django_quota/tags/balance.html", takes_context=True)
 def quota_balance(context: Context) -> dict[str, Any]:
     """The user's balance; nothing for who is not connected, "unavailable" while Quota is down.
-    Below QUOTA_LOW_BALANCE a link to more credits stands beside it."""
+    Below QUOTA_LOW_BALANCE it says that it is low."""
     state, balance = wallet.balance_for_page(_user(context))
-    return {
-        "state": state,
-        "balance": balance,
-        "url": reverse("django_quota:balance"),
-        "topup_url": reverse("django_quota:packages"),
-    }
+    return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
 
 
 @register.inclusion_tag("django_quota/tags/buy_credits.html")

@@ -712,6 +712,15 @@ events = st.builds(
     kinds,
     moments,
 )
+
+
+@pytest.fixture
+def at_noon(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.QUOTA_WEBHOOK_SECRET = WHSEC
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    monkeypatch.setattr("django_quota.webhooks.timezone.now", lambda: noon)
+
+
 header_texts = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=80)
 
 
@@ -724,16 +733,11 @@ header_texts = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"])
 @example(body=b"[" * 60_000, signature=None)
 @example(body=b'{"data": {}, "id": "e", "type": "t", "created_at": 1e999}', signature=None)
 @example(body=json_bytes(EVENT | {"created_at": "0001-01-01T00:00:00+14:00"}), signature=None)
-def test_a_webhook_is_taken_or_refused(
-    body: bytes, signature: str | None, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webhook_is_taken_or_refused(body: bytes, signature: str | None, at_noon: None) -> None:
     """Signed as Quota would, whatever it says; or with any signature at all."""
-    settings.QUOTA_WEBHOOK_SECRET = WHSEC
     WebhookEvent.objects.all().delete()
     user, _is_new = get_user_model().objects.get_or_create(username="ada")
     ProviderAccount.objects.get_or_create(user=user, external_id="sub-1")
-    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    monkeypatch.setattr("django_quota.webhooks.timezone.now", lambda: noon)
     honest = hmac.new(WHSEC.encode(), body, hashlib.sha256).hexdigest()
     answer = Client().post(
         "/auth/quota/webhook",
