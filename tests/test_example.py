@@ -3,6 +3,7 @@
 Screenshots of each page are kept in `artifacts/`.
 """
 
+import importlib
 import os
 import re
 import shutil
@@ -309,8 +310,7 @@ def test_the_same_under_other_servers(tmp_path: Path, server: str) -> None:
     """The whole journey, a streamed answer included."""
     sys.path.insert(0, str(DEMO.parent))
     try:
-        import demo as module
-        import journey
+        module, journey = (importlib.import_module(name) for name in ("demo", "journey"))
     finally:
         sys.path.pop(0)
     running = module.Demo(tmp_path, free_port(), free_port())

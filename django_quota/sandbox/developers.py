@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.http import HttpRequest, JsonResponse
 
@@ -12,39 +11,12 @@ from .accounts import require_developer
 from .api import ApiError, bad_request, json_view, read_json, read_text
 from .models import Application
 from .scopes import SCOPES
+from .uris import check_uri
 
 __all__ = ["app_detail", "apps"]
 
 MAX_URIS = 50
-MAX_URI_LENGTH = 2_000
-LOCAL_HOSTS = {"localhost", "127.0.0.1"}
 FIELDS = {"name", "redirect_uris", "allowed_scopes", "post_logout_redirect_uris"}
-
-
-def _check_uri(field: str, uri: Any) -> str:
-    """Return a URI that may be registered. Raises a 400 that says what is wrong with it."""
-
-    def refuse(why: str) -> ApiError:
-        return bad_request(f"{field}: {why}", f"Rejected: {uri!r:.200}", "invalid_redirect_uri")
-
-    if not isinstance(uri, str) or len(uri) > MAX_URI_LENGTH:
-        raise refuse(f"each entry must be a string of up to {MAX_URI_LENGTH} characters.")
-    if not uri.isascii() or not uri.isprintable() or " " in uri:
-        raise refuse("only printable ASCII without spaces.")
-    if "*" in uri:
-        raise refuse("no wildcards; register every URI in full.")
-    if "#" in uri:
-        raise refuse("no fragments.")
-    try:
-        parts = urlsplit(uri)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise refuse("this is not a URI.") from None
-    if not host or parts.username is not None or parts.password is not None:
-        raise refuse("an absolute URI with a host and without credentials.")
-    if parts.scheme == "https" or (parts.scheme == "http" and host in LOCAL_HOSTS):
-        return uri
-    raise refuse("https is required; http is for localhost and 127.0.0.1 only.")
 
 
 def _read_uris(data: dict[str, Any], field: str, *, required: bool) -> str:
@@ -52,7 +24,7 @@ def _read_uris(data: dict[str, Any], field: str, *, required: bool) -> str:
     if not isinstance(uris, list) or len(uris) > MAX_URIS or (required and not uris):
         least = 1 if required else 0
         raise bad_request(f"{field} must be a list of {least} to {MAX_URIS} URIs.")
-    return " ".join(dict.fromkeys(_check_uri(field, uri) for uri in uris))
+    return " ".join(dict.fromkeys(check_uri(field, uri) for uri in uris))
 
 
 def _read_scopes(data: dict[str, Any]) -> list[str]:

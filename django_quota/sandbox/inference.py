@@ -17,6 +17,7 @@ from . import ledger
 from .api import ApiError, bad_request, json_view, read_json, require_token
 from .models import Application, User
 from .state import state
+from .webhooks import notify, notify_low
 
 __all__ = ["chat_completions", "models"]
 
@@ -223,12 +224,29 @@ class Answer:
         before, after = ledger.settle(
             self.user.pk, self.reserved, cost, self.chat.model, self.application
         )
+        self.tell(cost, before, after, completion_tokens)
         return {
             "credits_used": cost,
             "balance_before": before,
             "balance_after": after,
             "billing_mode": "user",
         }
+
+    def tell(self, cost: int, before: int, after: int, completion_tokens: int) -> None:
+        """Let the developer hear of it by webhook."""
+        who = (self.user, self.application)
+        notify(
+            "balance.updated",
+            *who,
+            new_balance=after,
+            amount_spent=cost,
+            model=self.chat.model,
+            endpoint="/v1/chat/completions",
+        )
+        tokens = self.usage(completion_tokens)
+        model = self.chat.model
+        notify("usage.completed", *who, model=model, credits_used=cost, **tokens)
+        notify_low(*who, before, after)
 
     def usage(self, completion_tokens: int) -> dict[str, int]:
         """Return OpenAI's ``usage`` block."""

@@ -19,6 +19,7 @@ from .api import ApiError, bad_request, json_view, read_json, read_text
 from .models import Application, SigningKey, User
 from .seed import DEMO_PASSWORD
 from .state import state
+from .webhooks import notify
 
 __all__ = ["overview", "request_log", "reset_settings", "rotate_keys", "sandbox_settings", "users"]
 
@@ -118,6 +119,7 @@ def _save_user(data: dict[str, Any]) -> tuple[User, bool]:
         user.save(update_fields=["name", "email_verified", "password"])
         if balance is not None:
             ledger.adjust(user, balance, "Set through the knobs")
+            notify("balance.updated", user, None, new_balance=balance)
     return user, created
 
 

@@ -15,7 +15,15 @@ from oauth2_provider.utils import jwk_from_pem
 
 from .tokens import checksum, new_client_id, new_client_secret
 
-__all__ = ["Application", "Checkout", "DeveloperSession", "LedgerEntry", "SigningKey", "User"]
+__all__ = [
+    "Application",
+    "Checkout",
+    "DeveloperSession",
+    "LedgerEntry",
+    "SigningKey",
+    "User",
+    "Webhook",
+]
 
 
 class UserManager(BaseUserManager["User"]):
@@ -207,3 +215,20 @@ class Checkout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.package_id} {self.status}"
+
+
+class Webhook(models.Model):
+    """Where a developer wants to hear of events. The secret signs deliveries only."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    url = models.TextField()
+    events = models.JSONField(default=list)
+    low_balance_threshold = models.BigIntegerField(null=True)
+    secret = models.CharField(max_length=100)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[Webhook]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"webhook {self.pk}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from oauth2_provider.models import get_access_token_model, get_refresh_token_model
 from oauth2_provider.views import RevokeTokenView, TokenView
 from oauthlib.oauth2.rfc6749 import errors
 
@@ -14,7 +16,9 @@ from .api import ApiError, json_view, require_token
 from .models import SigningKey
 from .scopes import SCOPES
 from .state import state
+from .tokens import checksum
 from .validators import CLAIM_SCOPES, identity_claims
+from .webhooks import notify
 
 __all__ = ["QuotaTokenView", "RevokeView", "discovery", "jwks", "userinfo"]
 
@@ -99,10 +103,19 @@ class QuotaTokenView(TokenView):  # type: ignore[misc]  # the library is untyped
                 response = self.authorization_flow_token_response(request)
         response.headers["Content-Type"] = "application/json"
         if response.status_code == 200:
+            _tell_of_connection(request, response)
             return _apply_reply_knobs(request, response)
         if state.knobs.token_error_shape == "quota":  # noqa: S105
             return _in_quota_shape(response)
         return response
+
+
+def _tell_of_connection(request: HttpRequest, response: HttpResponse) -> None:
+    if request.POST["grant_type"] == "authorization_code":
+        value = json.loads(response.content)["access_token"]
+        token = get_access_token_model().objects.get(token_checksum=checksum(value))
+        now = datetime.now(UTC).isoformat()
+        notify("user.connected", token.user, token.application, connected_at=now)
 
 
 def _apply_reply_knobs(request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -127,8 +140,18 @@ class RevokeView(RevokeTokenView):  # type: ignore[misc]  # the library is untyp
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Revoke a token of the authenticated client; unknown ones are fine, too."""
+        refresh_token = (
+            get_refresh_token_model()
+            .objects.select_related("user", "application")
+            .filter(token=request.POST.get("token", ""), revoked=None)
+            .first()
+        )
         with transaction.atomic():
             response: HttpResponse = super().post(request, *args, **kwargs)
+        if refresh_token is not None and response.status_code == 200:
+            now = datetime.now(UTC).isoformat()
+            who = (refresh_token.user, refresh_token.application)
+            notify("user.disconnected", *who, disconnected_at=now)
         return response
 
 

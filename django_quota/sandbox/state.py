@@ -65,6 +65,8 @@ class Knobs:
     """Path to seconds of waiting before that path is answered."""
     stream_delay: float = 0.02
     """Seconds between two pieces of a streamed answer."""
+    webhook_copies: int = 1
+    """How often each event is delivered."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the knobs as JSON-ready values, by name."""
@@ -100,6 +102,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "issuer": (lambda value: value is None or isinstance(value, str), "a string or null"),
     "latency": (_is_latency, "an object of path to seconds, each from 0 to 60"),
     "stream_delay": (_is_pause, "seconds, from 0 to 60"),
+    "webhook_copies": (lambda n: type(n) is int and 1 <= n <= 9, "an integer from 1 to 9"),
 }
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from django.urls import path, re_path
 from django.views.static import serve
 
-from . import accounts, browser, developers, inference, knobs, oauth, pages, wallet
+from . import (
+    accounts,
+    browser,
+    developers,
+    inference,
+    knobs,
+    oauth,
+    pages,
+    wallet,
+    webhooks,
+)
 
 handler400 = pages.bad_request
 handler404 = pages.not_found
@@ -33,6 +43,8 @@ urlpatterns = [
     path("v1/balance", wallet.balance),
     path("v1/packages", wallet.packages),
     path("v1/models", inference.models),
+    path("v1/webhooks", webhooks.webhooks),
+    path("v1/webhooks/<uuid:webhook_id>", webhooks.webhook_detail),
     path("v1/chat/completions", inference.chat_completions),
     path("api/payments/checkout", wallet.create_checkout),
     path("checkout/<uuid:checkout_id>", wallet.checkout_page),

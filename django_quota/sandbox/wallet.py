@@ -16,6 +16,7 @@ from . import ledger
 from .api import bad_request, json_view, read_json, require_token
 from .models import Application, Checkout
 from .state import state
+from .webhooks import notify
 
 __all__ = ["PACKAGES", "balance", "checkout_page", "create_checkout", "packages"]
 
@@ -156,7 +157,9 @@ def _pay(checkout: Checkout) -> None:
     with transaction.atomic():
         if _leave_open(checkout, Checkout.Status.PAID):
             description = f"Package {checkout.package_id}"
-            ledger.credit(checkout.user, checkout.credits, description, checkout.application)
+            app = checkout.application
+            balance = ledger.credit(checkout.user, checkout.credits, description, app)
+            notify("balance.updated", checkout.user, app, new_balance=balance)
 
 
 def _cancel(checkout: Checkout) -> None:

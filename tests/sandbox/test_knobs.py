@@ -23,6 +23,7 @@ DEFAULTS = {
     "fail": None,
     "latency": {},
     "stream_delay": 0.02,
+    "webhook_copies": 1,
 }
 
 
