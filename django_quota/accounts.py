@@ -6,6 +6,7 @@
 import hashlib
 import re
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -17,8 +18,10 @@ from django.utils import timezone
 from .conf import get_settings
 from .exceptions import SignInFailed
 from .id_token import Identity
+from .locking import locked, patiently
 from .models import PROVIDER, ProviderAccount, QuotaToken
 from .signals import wallet_connected, wallet_disconnected
+from .tokens import LOCK_PATIENCE
 
 __all__ = [
     "account_of",
@@ -226,10 +229,15 @@ def wipe_tokens(user: Any, *, unless_newer_than: datetime) -> None:
     Not those that were written since: an old event that is delivered late must not end a connection
     that was made, or has worked, after it. The link stays: only Quota's side has gone.
     """
-    with transaction.atomic(using=router.db_for_write(QuotaToken)):
-        rows = QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER)
-        old = list(rows.filter(updated_at__lte=unless_newer_than))
-        for row in old:
+
+    def wipe(pk: Any) -> bool:
+        with locked(pk) as row:  # a sign-in at this moment comes before it or after, not between
+            if row is None or row.updated_at > unless_newer_than:
+                return False
             row.delete()
-    if old:
-        wallet_disconnected.send(sender=ProviderAccount, user=user)
+            return True
+
+    rows = QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER)
+    for pk in rows.values_list("pk", flat=True):
+        if patiently(partial(wipe, pk), LOCK_PATIENCE):
+            wallet_disconnected.send(sender=ProviderAccount, user=user)

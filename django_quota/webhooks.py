@@ -25,7 +25,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from . import accounts
-from .balances import Balance, keep_balance
+from .balances import Balance, forget_balance, keep_balance
 from .conf import get_settings
 from .messages import new_reference
 from .models import WebhookEvent
@@ -184,9 +184,8 @@ def _handle(delivery: _Delivery) -> int:
         raise _Refused(409, "another event of this id was delivered before")
     if event.handled_at is not None:
         return 200
-    if not _claim(event):
-        return 503
-    return _tell(event, user)
+    event.claimed_until = _claim(event)
+    return 503 if event.claimed_until is None else _tell(event, user)
 
 
 def _alias() -> str:
@@ -197,18 +196,16 @@ def _rows(event: WebhookEvent) -> Any:
     return WebhookEvent.objects.using(_alias()).filter(pk=event.pk)
 
 
-def _claim(event: WebhookEvent) -> bool:
-    """False if somebody else is at it, or has just done it."""
+def _claim(event: WebhookEvent) -> datetime | None:
+    """When the lease ends; None if somebody else is at it, or has just done it."""
     now = timezone.now()
+    until = now + timedelta(seconds=LEASE)
     free = Q(claimed_until=None) | Q(claimed_until__lte=now)
-    # A lease longer than any is one of a clock that has been set back since.
-    free |= Q(claimed_until__gt=now + timedelta(seconds=LEASE))
-    claimed = (
-        _rows(event)
-        .filter(free, handled_at=None)
-        .update(claimed_until=now + timedelta(seconds=LEASE), attempts=F("attempts") + 1)
-    )
-    return bool(claimed)
+    # One much longer than any is of a clock that has been set back since. Not one that is a little
+    # longer: who takes it at this moment has looked at the clock after us, or at another clock.
+    free |= Q(claimed_until__gt=until + timedelta(seconds=LEASE))
+    unhandled = _rows(event).filter(free, handled_at=None)
+    return until if unhandled.update(claimed_until=until, attempts=F("attempts") + 1) else None
 
 
 def _tell(event: WebhookEvent, user: Any) -> int:
@@ -219,7 +216,9 @@ def _tell(event: WebhookEvent, user: Any) -> int:
     except Exception as error:
         reference = new_reference()
         logger.exception("webhook %s (%s) failed [%s]", event.event_id, event.type, reference)
-        _rows(event).update(claimed_until=None, last_failure=type(error).__name__[:100])
+        # Not the lease of somebody who has taken this one for dead.
+        mine = _rows(event).filter(claimed_until=event.claimed_until)
+        mine.update(claimed_until=None, last_failure=type(error).__name__[:100])
         return 500
     _rows(event).update(handled_at=timezone.now(), claimed_until=None, last_failure="")
     return 200
@@ -258,6 +257,7 @@ def _balance_low(event: WebhookEvent, user: Any) -> None:
 def _user_disconnected(event: WebhookEvent, user: Any) -> None:
     if user is not None:
         accounts.wipe_tokens(user, unless_newer_than=event.created_at)
+        forget_balance(user)
 
 
 _OURS: dict[str, Callable[[WebhookEvent, Any], None]] = {

@@ -7,6 +7,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_quota import reencryption
@@ -67,9 +68,6 @@ class TestLists:
     def test_no_more_queries_for_more_rows(
         self, admin: Client, url: str, django_assert_max_num_queries: Any
     ) -> None:
-        from django.db import connection
-        from django.test.utils import CaptureQueriesContext
-
         rows(2)
         with CaptureQueriesContext(connection) as few:
             assert admin.get(url).status_code == 200
@@ -182,6 +180,26 @@ class TestReadOnly:
         assert "ada" in page
         assert 'name="body"' not in page and 'name="credits_used"' not in page
         assert admin.get(f"{url}add/").status_code == 403
+
+    @pytest.mark.parametrize(
+        ("body", "shown"),
+        [
+            ('{"data": {"note": "<b>"}}', "&quot;note&quot;: &quot;&lt;b&gt;&quot;"),
+            (r'{"data": "\ud800\u0000"}', r"\ud800\u0000"),
+            ('{"data": ' + "[" * 900 + "]" * 900 + "}", "&quot;data&quot;: ["),
+        ],
+    )
+    def test_what_an_event_says_is_laid_out(self, admin: Client, body: str, shown: str) -> None:
+        note(get_user_model().objects.create(username="ada"))
+        WebhookEvent.objects.update(body=body)
+        page = admin.get(f"{EVENTS}{WebhookEvent.objects.get().pk}/change/")
+        assert shown in page.content.decode()
+
+    def test_a_list_does_not_read_what_events_say(self, admin: Client) -> None:
+        note(get_user_model().objects.create(username="ada"))
+        with CaptureQueriesContext(connection) as asked:
+            assert "evt_" in admin.get(EVENTS).content.decode()
+        assert not [query for query in asked if "body" in query["sql"]]
 
     def test_a_cost_is_shown_in_dollars(self, admin: Client) -> None:
         note(get_user_model().objects.create(username="ada"))

@@ -33,7 +33,8 @@ def crew(light_provider: LightProvider, django_db_setup: None) -> Iterator[Crew]
     """As many web workers as the database is promised to stand."""
     sqlite = connection.vendor == "sqlite"
     database: dict[str, Any] = {"OPTIONS": {}} if sqlite else {}  # Django's own five seconds
-    with Crew(4 if sqlite else 8, database=database, QUOTA_BASE_URL=light_provider.origin) as crew:
+    ours = {"QUOTA_BASE_URL": light_provider.origin, "QUOTA_WEBHOOK_SECRET": "whsec_storm"}
+    with Crew(4 if sqlite else 8, database=database, **ours) as crew:
         yield crew
 
 

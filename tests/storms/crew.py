@@ -7,6 +7,8 @@ line and answers each in one line, both in JSON. `Crew` starts several and lets 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import random
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -130,18 +133,75 @@ def die(user: int, step: int | None = None, seconds: float | None = None) -> lis
 
     from django_quota.tokens import get_access_token
 
+    return [killed(partial(get_access_token, get_user_model()(pk=user)), step, seconds)]
+
+
+def die_delivering(body: str, step: int) -> list[bool]:
+    """Order: as `die`, at a step of the delivery of a webhook."""
+    return [killed(partial(post_event, body), step)]
+
+
+def killed(work: Callable[[], Any], step: int | None, seconds: float | None = None) -> bool:
+    """Was a child process that did `work` killed before it was done?"""
     connections.close_all()
     child = os.fork()
     if child == 0:
         try:
             with deadly(step) if step is not None else contextlib.nullcontext():
-                get_access_token(get_user_model()(pk=user))
+                work()
         finally:
             os._exit(0)
     if seconds is not None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-    return [os.WIFSIGNALED(os.waitpid(child, 0)[1])]
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def make_event(number: int) -> str:
+    """The body of event `number`, which is about user `number` % 100 of `make_users`."""
+    from django.utils import timezone
+
+    kind = "usage.completed" if number % 2 else "balance.updated"
+    data = {"user_id": f"u{number % 100}", "new_balance": number, "credits_used": 1}
+    now = timezone.now().isoformat()
+    return json.dumps({"id": f"evt_{number}", "type": kind, "created_at": now, "data": data})
+
+
+def post_event(body: str) -> int:
+    """Deliver it, signed; the status of the answer."""
+    from django.test import RequestFactory
+
+    from django_quota.conf import get_settings
+    from django_quota.webhooks import webhook
+
+    (secret,) = get_settings().webhook_secret
+    signature = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
+    headers = {"X-Quota-Signature": signature}
+    request = RequestFactory().post("/", body, content_type="application/json", headers=headers)
+    return webhook(request).status_code
+
+
+def deliver(bodies: list[str]) -> list[dict[str, Any]]:
+    """Order: deliver these as Quota would, again and again what is not taken; how often each status
+    was answered, and the ids that this process's receiver heard of."""
+    from django_quota.signals import webhook_received
+
+    heard: list[str] = []
+    statuses: Counter[int] = Counter()
+
+    def receiver(event: Any, **said: Any) -> None:
+        heard.append(event.event_id)
+
+    webhook_received.connect(receiver)
+    waiting = deque(bodies)
+    while waiting:
+        status = post_event(waiting[0])
+        statuses[status] += 1
+        if status != 200:
+            waiting.append(waiting[0])
+        waiting.popleft()
+    webhook_received.disconnect(receiver)
+    return [{"statuses": statuses, "heard": heard}]
 
 
 @contextlib.contextmanager
@@ -177,7 +237,7 @@ def deadly(step: int) -> Iterator[None]:
 
 
 ORDERS: dict[str, Callable[..., Any]] = {
-    order.__name__: order for order in (get, refuse, renew_all, die)
+    order.__name__: order for order in (get, refuse, renew_all, die, die_delivering, deliver)
 }
 
 
@@ -211,11 +271,19 @@ class Crew:
         for process in self._processes:
             process.communicate()
 
-    def order(self, do: str, *, crew: int | None = None, **what: Any) -> list[Any]:
-        """What all of them (or the first `crew`) answered to the same order, as one list."""
-        for process in self._processes[:crew]:
+    def order(
+        self,
+        do: str,
+        *,
+        crew: int | None = None,
+        each: Iterable[dict[str, Any]] | None = None,
+        **what: Any,
+    ) -> list[Any]:
+        """What all of them (or the first `crew`) answered to the same order, as one list. What
+        differs for each of them is in `each`."""
+        for process, own in zip(self._processes[:crew], each or cycle([{}]), strict=False):
             assert process.stdin is not None
-            process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            process.stdin.write(json.dumps({"do": do, **what, **own}) + "\n")
             process.stdin.flush()
         return [said for each in self._read(crew) for said in each]
 
