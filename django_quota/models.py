@@ -89,6 +89,11 @@ class QuotaTokenQuerySet(models.QuerySet["QuotaToken"]):
             "access_token"
         )
 
+    def one(self) -> "QuotaToken | None":
+        """The row of a query that at most one fits. Not `first`, whose ORDER BY is a third of what
+        a billed call pays for its token."""
+        return next(iter(self), None)
+
     def with_secrets(self, *names: str) -> "QuotaTokenQuerySet":
         """These of the encrypted columns are loaded with the row; the others stay deferred."""
         return self.defer(None).defer(*(name for name in SECRETS if name not in names))
@@ -99,7 +104,7 @@ class QuotaTokenManager(models.Manager.from_queryset(QuotaTokenQuerySet)):  # ty
 
     def get_queryset(self) -> QuotaTokenQuerySet:
         rows: QuotaTokenQuerySet = super().get_queryset()
-        return rows.using(router.db_for_write(self.model)).with_secrets()
+        return rows.using(router.db_for_write(self.model)).defer(*SECRETS)
 
 
 class QuotaToken(models.Model):

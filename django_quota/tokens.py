@@ -68,7 +68,7 @@ def get_access_token(
     Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
     TokenUnreadable, RefreshImpossibleHere. The recipe, "Refresh on expiry".
     """
-    row = QuotaToken.objects.for_user(user).first()
+    row = QuotaToken.objects.for_user(user).one()
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
@@ -81,7 +81,7 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
     same renewal share one: it runs in a thread apart, and goes on if a task is cancelled."""
 
     def look() -> tuple[QuotaToken | None, bool]:
-        return QuotaToken.objects.for_user(user).first(), locking.in_transaction()
+        return QuotaToken.objects.for_user(user).one(), locking.in_transaction()
 
     # Not `afirst`: of 500 tasks that begin at once, the loop would build every query.
     row, in_transaction = await sync_to_async(look)()
