@@ -187,6 +187,7 @@ class TestReadOnly:
             ('{"data": {"note": "<b>"}}', "&quot;note&quot;: &quot;&lt;b&gt;&quot;"),
             (r'{"data": "\ud800\u0000"}', r"\ud800\u0000"),
             ('{"data": ' + "[" * 900 + "]" * 900 + "}", "&quot;data&quot;: ["),
+            ('{"data": ' + "[" * 3000 + "]" * 3000 + "}", "{&quot;data&quot;: [[["),
         ],
     )
     def test_what_an_event_says_is_laid_out(self, admin: Client, body: str, shown: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_quota import bulk, tokens
+from django_quota import bulk, revocation, tokens, webhooks
 from django_quota.conf import REQUIRED, Settings
 from django_quota.current import CurrentQuota
 from django_quota.messages import SIGN_IN_ERRORS, STATES
@@ -128,6 +128,8 @@ def test_the_page_about_background_work_has_its_commands_and_their_exit_codes() 
 def test_the_page_about_background_work_has_the_numbers_of_the_code() -> None:
     page = re.sub(r"\s+", " ", (ROOT / "docs/background-work.rst").read_text())
     assert REVOCATION_PERIOD.days == 30 and "for 30 days" in page
+    assert revocation.EVENT_PERIOD.days == 30 and "that came 30 days ago" in page
+    assert webhooks.MAX_AGE.days == 3 and "is accepted (three days)" in page
     assert bulk.OUTAGE == 5 and "Five failures in a row" in page
     assert bulk.LONGEST_PAUSE == 60 and "of more than a minute" in page
     assert tokens.LEASE_MARGIN == 5 and "5 seconds after ``QUOTA_DEADLINE``" in page
