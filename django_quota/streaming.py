@@ -12,10 +12,11 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
 from .answers import state_of
-from .exceptions import ProviderUnavailable, QuotaError
+from .exceptions import ConfigurationError, ProviderUnavailable, QuotaError
 from .usage import Usage, record_unpriced, record_usage
 
 if TYPE_CHECKING:
@@ -72,15 +73,21 @@ def stream_response(
 ) -> EventStreamResponse:
     """`stream`, which `openai_client(request.user)` has given, as a response for the browser.
 
-    For sync and async views and clients. The text is forwarded as it comes; when the browser goes
-    away, the stream is closed, and Quota told to stop. At the end the usage is recorded
-    (`record_usage`), so that the balance shown next is right; of a stream that ended early, what is
-    known of it. An error on the way reaches the browser as an event, and the log.
+    For sync and async clients; the async one under ASGI only. The text is forwarded as it comes;
+    when the browser goes away, the stream is closed, and Quota told to stop. At the end the usage
+    is recorded (`record_usage`), so that the balance shown next is right; of a stream that ended
+    early, what is known of it. An error on the way reaches the browser as an event, and the log.
 
-    What a call raises before its stream begins is raised by the call itself.
+    What a call raises before its stream begins is raised by the call itself. Raises
+    ConfigurationError for an async stream under WSGI, whose event loop ends with the view.
     """
     told = _Told(request)
     if hasattr(stream, "__aiter__"):
+        if not isinstance(request, ASGIRequest):
+            raise ConfigurationError(
+                "An async stream cannot outlive its view under WSGI. Use openai_client in a "
+                "synchronous view, or an ASGI server."
+            )
         return EventStreamResponse(_aevents(told, stream), stream)
     return EventStreamResponse(_events(told, stream), stream)
 

@@ -12,9 +12,12 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 from django.db import connections
+from django.test import RequestFactory
 
 from django_quota import ai, signals, wallet
+from django_quota.exceptions import ConfigurationError
 from django_quota.models import UsageRecord
+from django_quota.streaming import stream_response
 from tests.sandbox_client import Person
 from tests.shown import listening
 from tests.upstream import Upstream, chunk, last
@@ -270,3 +273,13 @@ def test_what_fails_before_the_stream_is_an_ordinary_answer(person: Person, user
     person.sandbox.set(fail={"path": "/v1/chat/completions", "status": 402, "times": 1})
     answer = person.client.get("/stream")
     assert (answer.status_code, answer.json()["topup_url"]) == (402, "/auth/quota/packages")
+
+
+def test_an_async_stream_under_wsgi_says_what_to_do() -> None:
+    """Its sockets belong to an event loop that ends with the view."""
+
+    async def chunks() -> Any:
+        yield chunk("first")
+
+    with pytest.raises(ConfigurationError, match="synchronous view, or an ASGI server"):
+        stream_response(RequestFactory().get("/"), chunks())
