@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import SyncToAsync
 from django.core.cache import cache
+from django.db import connections
 from pytest_django.fixtures import Settings
 
 from django_quota import discovery
@@ -24,6 +26,8 @@ def clean_memory() -> Iterator[None]:
     discovery.forget()
     cache.clear()
     yield
+    # Where async code ran without a server, in a thread that stays: nobody ends its requests.
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session")

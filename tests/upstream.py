@@ -46,6 +46,10 @@ class Upstream:
         self._orders.put(b"data: [DONE]\n\n")
         self._orders.put(b"")
 
+    def cease(self) -> None:
+        """The body ends as it should, and the answer has not."""
+        self._orders.put(b"")
+
     def cut(self) -> None:
         """The connection breaks."""
         self._orders.put(None)

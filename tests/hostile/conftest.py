@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,9 +15,8 @@ from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.signals import sign_in_failed
 from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, Browser, HostileProvider
 from tests.sandbox_client import wanted_at
+from tests.shown import SECRET
 from tests.tiny_server import TinyServer
-
-SECRET = re.compile("hush|quota_token_|quota_refresh_|eyJ")
 
 #: `refused(answer, code, reason)`
 Refused = Callable[[Any, str, str], None]
