@@ -133,7 +133,10 @@ def _serve(host: str, port: int) -> int:
         server = bind(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _fail(f"port {port} is taken. Choose another one with --port.")
+            return _fail(
+                f"port {port} is taken. Stop what is there, or choose another one with --port, and "
+                "in QUOTA_BASE_URL."
+            )
         return _fail(f"cannot serve on {host}, port {port}: {error.strerror}.")
     try:
         state.origin = _origin(host, server.server_port)

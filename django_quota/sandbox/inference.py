@@ -193,6 +193,10 @@ def chat_completions(request: HttpRequest) -> HttpResponse | StreamingHttpRespon
     return JsonResponse(answer.completion(), headers={"Cache-Control": "no-store"})
 
 
+#: What says in the middle of a stream that no more of it will come.
+_BROKEN = 'data: {"error": {"code": "upstream_error", "message": "The model has failed."}}\n\n'
+
+
 class Answer:
     """One answer on its way, and the money that goes with it."""
 
@@ -286,6 +290,9 @@ class Answer:
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             for piece in self.pieces:
+                if sent == state.knobs.stream_breaks_after:
+                    yield _BROKEN
+                    return
                 yield self._chunk({"content": piece})
                 sent += 1
                 time.sleep(state.knobs.stream_delay)

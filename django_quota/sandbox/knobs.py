@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.views.decorators.http import require_safe
 
 from . import ledger
 from .api import ApiError, bad_request, json_view, read_json, read_text
-from .models import Application, SigningKey, User
+from .models import Application, SigningKey, User, Webhook
 from .seed import DEMO_PASSWORD
 from .state import state
 from .webhooks import notify
@@ -136,13 +137,16 @@ def _describe(user: User) -> dict[str, Any]:
 
 @require_safe
 def overview(request: HttpRequest) -> HttpResponse:
-    """A page for people: wallets, apps, the last requests."""
+    """A page for people: wallets, apps, the knobs, the last requests."""
     if not _is_local(request):
         return HttpResponse("Only on the sandbox's own machine.\n", status=403)
     context = {
         "origin": state.origin,
         "users": User.objects.order_by("created"),
         "applications": Application.objects.select_related("user").order_by("-created"),
+        "webhooks": Webhook.objects.order_by("created"),
+        # As JSON, which is what a PATCH takes.
+        "knobs": {name: json.dumps(value) for name, value in state.knobs.as_dict().items()},
         "requests": state.requests()[:-26:-1],
         "demo_password": DEMO_PASSWORD,
     }

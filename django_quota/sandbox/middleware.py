@@ -21,6 +21,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 FAILURE_CODES = {
+    402: "insufficient_credits",
+    403: "insufficient_scope",
     429: "rate_limit_exceeded",
     502: "upstream_error",
     503: "provider_unavailable",

@@ -65,6 +65,8 @@ class Knobs:
     """Path to seconds of waiting before that path is answered."""
     stream_delay: float = 0.02
     """Seconds between two pieces of a streamed answer."""
+    stream_breaks_after: int | None = None
+    """After so many pieces a streamed answer ends in an error; None lets it come to its end."""
     webhook_copies: int = 1
     """How often each event is delivered."""
 
@@ -102,6 +104,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "issuer": (lambda value: value is None or isinstance(value, str), "a string or null"),
     "latency": (_is_latency, "an object of path to seconds, each from 0 to 60"),
     "stream_delay": (_is_pause, "seconds, from 0 to 60"),
+    "stream_breaks_after": (
+        lambda n: n is None or (type(n) is int and n >= 0),
+        "a number of pieces, or null",
+    ),
     "webhook_copies": (lambda n: type(n) is int and 1 <= n <= 9, "an integer from 1 to 9"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import queue
 import secrets
 import threading
@@ -33,6 +34,8 @@ TYPES = (
     "balance.low",
     "usage.completed",
 )
+logger = logging.getLogger("django_quota.sandbox.webhooks")
+
 TIMEOUT = 5
 FIRST_PAUSE, TRIES = 0.5, 8
 
@@ -162,8 +165,11 @@ class _Courier:
         while True:
             delivery = self._queue.get()
             copies = [delivery.attempt() for _ in range(state.knobs.webhook_copies)]
-            if not all(copies) and delivery.tries < TRIES:
-                self._later(delivery)
+            if not all(copies):
+                where, tries = delivery.hook.url, delivery.tries
+                logger.warning("webhook not delivered to %s, try %d of %d", where, tries, TRIES)
+                if tries < TRIES:
+                    self._later(delivery)
 
     def _later(self, delivery: _Delivery) -> None:
         again = _Delivery(delivery.hook, delivery.body, delivery.tries + 1)

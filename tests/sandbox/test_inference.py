@@ -131,6 +131,19 @@ class TestStream:
         assert times[-1] >= 0.5
         assert times[-1] - times[0] >= 0.4
 
+    def test_breaks_off_and_bills_what_was_sent(
+        self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
+    ) -> None:
+        sandbox.set(stream_delay=0, stream_breaks_after=3)
+        before = sandbox.user(user["email"])["balance"]
+        reply = chat(sandbox, tokens["access_token"], stream=True)
+        *said, error = [json.loads(line[6:]) for line in reply.text.split("\n\n") if line]
+        assert len(said) == 1 + 3
+        assert error["error"]["code"] == "upstream_error"
+        after = sandbox.user(user["email"])
+        assert after["reserved"] == 0
+        assert after["balance"] < before
+
     def test_who_hangs_up_pays_for_what_was_sent(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:

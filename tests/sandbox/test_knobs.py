@@ -23,6 +23,7 @@ DEFAULTS = {
     "fail": None,
     "latency": {},
     "stream_delay": 0.02,
+    "stream_breaks_after": None,
     "webhook_copies": 1,
 }
 
@@ -57,6 +58,8 @@ def test_defaults_change_and_reset(sandbox: Sandbox) -> None:
         {"latency": {"/x": 1e9}},
         {"latency": [1]},
         {"stream_delay": None},
+        {"stream_breaks_after": -1},
+        {"stream_breaks_after": True},
         {"fail": "yes"},
         {"fail": {"path": "/x"}},
         {"fail": {"path": "/x", "status": 200}},
@@ -200,9 +203,15 @@ def test_other_host_names_are_kept_out(sandbox: Sandbox) -> None:
 
 def test_overview(sandbox: Sandbox, browser: Browser, app: App) -> None:
     sandbox.get("/v1/packages")
+    told = "http://localhost:1/told"
+    hook = {"url": told, "events": ["balance.low"]}
+    sandbox.post("/v1/webhooks", app.session_token, json=hook)
     page = browser.get("/sandbox")
     assert page.status_code == 200
-    for text in ("ada@example.com", app.client_id, "/v1/packages", sandbox.url):
+    for text in ("ada@example.com", app.client_id, "/v1/packages", sandbox.url, told):
         assert text in page.text
     assert app.client_secret not in page.text
+    for name in DEFAULTS:
+        assert f"<code>{name}</code>" in page.text
+    assert "<code>3600</code>" in page.text
     assert browser.get("/").headers["Location"] == "/sandbox"
