@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from django.core.cache import cache
 
-__all__ = ["change", "forget", "get", "keep", "once"]
+__all__ = ["change", "claim", "forget", "get", "keep", "once"]
 
 logger = logging.getLogger("django_quota.caching")
 T = TypeVar("T")
@@ -36,6 +36,11 @@ def get(key: str) -> Any:
 def keep(key: str, value: Any, seconds: float) -> None:
     """Keep a plain value for so many seconds; for none, or fewer, not at all."""
     _safely(lambda: cache.set(key, value, max(seconds, 0)))
+
+
+def claim(key: str, seconds: float) -> bool:
+    """True for the first who asks within so many seconds, of all who share the cache."""
+    return bool(_safely(lambda: cache.add(key, True, seconds)))
 
 
 def forget(key: str) -> None:

@@ -164,7 +164,7 @@ def _optional_secrets(name: str, value: Any) -> tuple[str, ...]:
 
 def _scopes(name: str, value: Any) -> tuple[str, ...]:
     scopes = value.split() if isinstance(value, str) else value
-    # RFC 6749 section 3.3: visible ASCII without quotes; commas are a usual mistake.
+    # Narrower than RFC 6749 section 3.3, so that a comma or a quote, a usual mistake, is found.
     well_formed = isinstance(scopes, Sequence) and all(
         isinstance(scope, str) and re.fullmatch(r"[A-Za-z0-9._:/-]+", scope) for scope in scopes
     )
@@ -184,13 +184,17 @@ def _sign_in_scopes(name: str, value: Any) -> tuple[str, ...]:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 86400:
-        raise ConfigurationError(f"{name} must be a number of seconds above 0.")
+        raise ConfigurationError(
+            f"{name} must be a number of seconds above 0 and below 86400 (a day)."
+        )
     return value
 
 
 def _seconds(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 86400:
-        raise ConfigurationError(f"{name} must be a whole number of seconds, 0 or more.")
+        raise ConfigurationError(
+            f"{name} must be a whole number of seconds from 0 to 86400 (a day)."
+        )
     return value
 
 

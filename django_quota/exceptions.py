@@ -64,7 +64,7 @@ class IssuerMismatch(ConfigurationError):
 
 
 class ProviderUnavailable(QuotaError):
-    """Quota could not be reached in time, or answered nonsense. Nothing was lost; try later.
+    """Quota could not be reached in time, or answered nonsense. No token was lost; try later.
 
     `request_sent` (bool) is False only when the request certainly never left this process, so
     that a single-use code or refresh token is known to be unspent. `status` is the HTTP status

@@ -66,7 +66,8 @@ def _keys() -> list[Fernet]:
     except (ValueError, TypeError):
         # `from None`: the message of the library may hold the key.
         raise ConfigurationError(
-            f"FIELD_ENCRYPTION_KEY holds something that is not a Fernet key. {KEY_HELP}"
+            f"FIELD_ENCRYPTION_KEY holds something that is not a Fernet key. {KEY_HELP} "
+            "(Several keys are a list, not one text with commas.)"
         ) from None
 
 

@@ -5,11 +5,16 @@ Inside, money is a whole number of credits; only for people is it a Decimal, and
 
 from decimal import Context, Decimal
 
-__all__ = ["CREDITS_PER_DOLLAR", "dollars", "format_usd"]
+__all__ = ["CREDITS_PER_DOLLAR", "dollars", "format_usd", "whole_number"]
 
 CREDITS_PER_DOLLAR = 1_000_000
 #: Not the project's own decimal context, which may round.
 _EXACT = Context(prec=40)
+
+
+def whole_number(value: object) -> int | None:
+    """`value`, from the network, if it is a whole number that fits into a column (64 bits)."""
+    return value if type(value) is int and abs(value) < 1 << 63 else None
 
 
 def dollars(credits: int) -> Decimal:

@@ -1,4 +1,4 @@
-"""The only module that speaks to Quota: what is asked for, and what an answer means.
+"""Quota's endpoints for tokens, identity and wallet: what is asked, and what an answer means.
 
 Functions that act for a user take that user's token as an argument; none looks one up.
 """
@@ -19,7 +19,8 @@ from .exceptions import (
     ReauthenticationRequired,
     SignInFailed,
 )
-from .transport import Reply, call, exchange, within
+from .money import whole_number
+from .transport import Reply, call, exchange, retry_after, within
 
 __all__ = [
     "BalanceReply",
@@ -164,7 +165,7 @@ def refresh(refresh_token: str) -> TokenReply:
     if reply.error_code in _CLIENT_REFUSED:
         raise ConfigurationError(_token_failure(reply))
     if reply.status == 429:
-        raise RateLimited(_token_failure(reply), retry_after=reply.retry_after)
+        raise RateLimited(_token_failure(reply), retry_after=retry_after(reply.headers))
     raise ProviderUnavailable(_token_failure(reply), status=reply.status)
 
 
@@ -271,10 +272,10 @@ def balance(access_token: str) -> BalanceReply:
     """
     url = f"{get_settings().base_url}/v1/balance"
     body = call("GET", url, bearer=access_token).json or {}
-    credits = body.get("balance")
+    credits = whole_number(body.get("balance"))
     user_id = body.get("user_id")
-    is_number = isinstance(credits, int) and not isinstance(credits, bool)
-    if body.get("wallet", "oauth_user") != "oauth_user" or not (is_number or credits is None):
+    is_known = credits is not None or body.get("balance") is None
+    if body.get("wallet", "oauth_user") != "oauth_user" or not is_known:
         raise ProviderUnavailable("Quota's balance is not that of a user's wallet.", status=200)
     return BalanceReply(credits=credits, user_id=user_id if isinstance(user_id, str) else "")
 

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ __all__ = ["MAX_REPLY_BYTES", "Reply", "call", "exchange", "within"]
 
 #: Far above any honest reply; a discovery document is 2 kB.
 MAX_REPLY_BYTES = 1_000_000
+#: What the status line, the headers and the framing of chunks may take beside it.
+MAX_HEADER_BYTES = 200_000
 POOL_SIZE = 50
 MIN_SECONDS_TO_SEND = 0.1
 
@@ -63,14 +65,17 @@ def within(seconds: float, *, nested: bool = True) -> Iterator[float]:
         _deadline.reset(reset)
 
 
-class _DeadlineReader(io.RawIOBase):
-    """The receiving side of a socket that stops at the deadline of the current exchange."""
+class _BoundedReader(io.RawIOBase):
+    """The receiving side of a socket, for one answer: it stops at the deadline of the exchange and
+    at the size of a reply. Here, as what is above it trusts what the answer says of itself: a chunk
+    of the size -1 is read to its end, and trailers have none."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
         self._read_timeout = sock.gettimeout() or get_settings().deadline
         self._deadline = _deadline.get()
+        self._left = MAX_REPLY_BYTES + MAX_HEADER_BYTES
 
     def readable(self) -> bool:
         return True
@@ -80,7 +85,11 @@ class _DeadlineReader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the exchange took longer than its deadline")
         self._sock.settimeout(min(left, self._read_timeout))
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise _too_large()
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -91,7 +100,7 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         # Headers and body are both read through `fp`, so this one place bounds them both.
-        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
+        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock))
 
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
@@ -204,11 +213,11 @@ class Reply:
         found = re.search(r"max-age=(\d{1,9})\b", self.headers.get("Cache-Control", "").lower())
         return int(found[1]) if found else None
 
-    @property
-    def retry_after(self) -> int | None:
-        """Seconds of `Retry-After` (RFC 9110 section 10.2.3), None if absent or a date."""
-        value = self.headers.get("Retry-After", "")
-        return int(value) if re.fullmatch(r"\d{1,9}", value) else None
+
+def retry_after(headers: Mapping[str, str]) -> int | None:
+    """Seconds of `Retry-After` (RFC 9110 section 10.2.3), None if absent or a date."""
+    value = headers.get("Retry-After", "")
+    return int(value) if re.fullmatch(r"[0-9]{1,9}", value) else None
 
 
 @sensitive_variables()
@@ -262,7 +271,8 @@ def _send(
             )
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         failure = ProviderUnavailable(
-            f"Quota cannot be reached ({type(error).__name__}); try again later.",
+            f"Quota cannot be reached ({type(error).__name__}); try again later"
+            + ("." if url.startswith("https:") else ". Is the local one running?"),
             request_sent=not _never_left(error),
         )
     # Only here, where the foreign exception is gone: it holds the socket, and the request, which
@@ -284,7 +294,7 @@ def call(method: str, url: str, **options: Any) -> Reply:
     code = reply.error_code
     if reply.status == 429:
         raise RateLimited(
-            "Quota is limiting our rate; try again later.", retry_after=reply.retry_after
+            "Quota is limiting our rate; try again later.", retry_after=retry_after(reply.headers)
         )
     if reply.status == 402:
         raise InsufficientCredits("The wallet cannot cover this; let the user buy credits.")
@@ -307,8 +317,12 @@ def _body(response: requests.Response) -> bytes:
     for chunk in response.iter_content(65536):
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
-            raise ProviderUnavailable("Quota's answer is too large; check QUOTA_BASE_URL.")
+            raise _too_large()
     return bytes(body)
+
+
+def _too_large() -> ProviderUnavailable:
+    return ProviderUnavailable("Quota's answer is too large; check QUOTA_BASE_URL.")
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

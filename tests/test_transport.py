@@ -27,7 +27,7 @@ from django_quota.exceptions import (
     RateLimited,
     RequestRefused,
 )
-from django_quota.transport import MAX_REPLY_BYTES, Reply, call, exchange, within
+from django_quota.transport import MAX_REPLY_BYTES, Reply, call, exchange, retry_after, within
 from tests.shown import shown
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
@@ -517,10 +517,12 @@ class TestFailure:
         assert "hush" not in shown(error)
 
     def test_says_what_to_do(self) -> None:
-        error = failure("GET", "http://127.0.0.1:1/")
+        local, remote = (failure("GET", f"{scheme}://127.0.0.1:1/") for scheme in ("http", "https"))
 
-        assert str(error).startswith("Quota cannot be reached (")
-        assert str(error).endswith("); try again later.")
+        assert str(local) == (
+            "Quota cannot be reached (ConnectionError); try again later. Is the local one running?"
+        )
+        assert str(remote) == "Quota cannot be reached (ConnectionError); try again later."
 
 
 class TestErrorCode:
@@ -578,10 +580,10 @@ class TestHeaders:
         ],
     )
     def test_retry_after(self, value: str, seconds: int | None) -> None:
-        assert reply(429, Retry_After=value).retry_after == seconds
+        assert retry_after(reply(429, Retry_After=value).headers) == seconds
 
     def test_retry_after_missing(self) -> None:
-        assert reply(429).retry_after is None
+        assert retry_after(reply(429).headers) is None
 
     @pytest.mark.parametrize(
         ("value", "seconds"),
