@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,16 @@ from .conf import get_settings, is_acceptable, origin
 from .exceptions import ConfigurationError, IssuerMismatch, ProviderUnavailable
 from .transport import Reply, exchange, within
 
-__all__ = ["Metadata", "forget", "is_trusted", "metadata", "origin_of", "public", "signing_keys"]
+__all__ = [
+    "Metadata",
+    "forget",
+    "is_trusted",
+    "metadata",
+    "origin_of",
+    "public",
+    "published_keys",
+    "signing_keys",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +39,7 @@ MIN_AGE, DEFAULT_AGE, MAX_AGE = 300, 3600, 86_400
 #: of a document that we still have: an attacker must not be able to make us hammer Quota.
 COOL_DOWN = 30
 _URL = re.compile(r"[!-~]{1,2000}")
+_SCOPE = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.:/_~%\[\]-]{1,200}")
 
 #: Endpoints as the recipe has them, for what a discovery document leaves out.
@@ -54,6 +65,8 @@ class Metadata:
     end_session_endpoint: str | None = None
     #: RFC 9207: does Quota name itself in the authorization response?
     sends_iss: bool = False
+    #: What an app may ask for; () where Quota does not say.
+    scopes_supported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +191,12 @@ def metadata() -> Metadata:
 
 def _checked_metadata(document: dict[str, Any]) -> Metadata:
     settings = get_settings()
-    issuer = document.get("issuer")
+    if "issuer" not in document:
+        # A page of maintenance, say. While an older document serves, that goes on.
+        raise ProviderUnavailable(
+            "What Quota serves is no discovery document; try again later, and check QUOTA_BASE_URL."
+        )
+    issuer = document["issuer"]
     if issuer not in (settings.base_url, settings.issuer) or not isinstance(issuer, str):
         raise IssuerMismatch(_issuer_advice(issuer))
     endpoints: dict[str, Any] = {}
@@ -186,14 +204,22 @@ def _checked_metadata(document: dict[str, Any]) -> Metadata:
         url = document.get(name)
         if url is None and name in _RECIPE_PATHS:
             url = settings.base_url + _RECIPE_PATHS[name]
-        if url is not None and not is_trusted(url):
+        # RFC 6749 sections 3.1 and 3.2: no fragment; parameters behind one would go nowhere.
+        if url is not None and (not is_trusted(url) or "#" in url):
             raise ConfigurationError(
                 f"Discovery puts {name} on an origin that is neither QUOTA_BASE_URL's nor "
                 "QUOTA_ISSUER's; it is not used. Set one of the two to it if it is Quota's."
             )
         endpoints[name] = url
+    scopes = document.get("scopes_supported")
     return Metadata(
         issuer=issuer,
+        scopes_supported=tuple(
+            scope
+            for scope in (scopes if isinstance(scopes, list) else ())
+            # They are shown in a terminal.
+            if isinstance(scope, str) and _SCOPE.fullmatch(scope)
+        ),
         sends_iss=document.get("authorization_response_iss_parameter_supported") is True,
         **endpoints,
     )
@@ -222,6 +248,7 @@ def origin_of(url: object) -> str:
 
 
 def is_trusted(url: object) -> bool:
+    """Is `url` on the origin of QUOTA_BASE_URL or of QUOTA_ISSUER?"""
     return origin_of(url) in get_settings().trusted_origins
 
 
@@ -237,8 +264,18 @@ def public(url: str) -> Reply:
     return reply
 
 
-def signing_keys(kid: str | None) -> list[jwt.PyJWK]:
-    """Quota's keys for id_tokens; for a `kid` not among them they are fetched once more.
+def signing_keys(token: object) -> list[jwt.PyJWK]:
+    """Quota's keys for id_tokens; where none of them has signed `token` they are fetched once more.
+
+    A new key need not have a new `kid`: a single one needs none (OpenID Connect Core 1.0 section
+    10.1). Raises what `metadata` raises, SignInFailed if `token` is no signed JWT at all.
+    """
+    id_token.key_id(token)
+    return published_keys(good_enough=partial(id_token.is_signed, token))
+
+
+def published_keys(good_enough: Callable[[list[jwt.PyJWK]], bool] = bool) -> list[jwt.PyJWK]:
+    """The usable keys that Quota publishes; if need be fetched once more for good enough ones.
 
     Raises what `metadata` raises.
     """
@@ -251,7 +288,4 @@ def signing_keys(kid: str | None) -> list[jwt.PyJWK]:
             raise ProviderUnavailable("Quota's key document holds no usable key; try again later.")
         return keys, reply.max_age
 
-    def has_kid(keys: list[jwt.PyJWK]) -> bool:
-        return kid is None or any(key.key_id == kid for key in keys)
-
-    return _keys.get(uri, fetch, good_enough=has_kid)
+    return _keys.get(uri, fetch, good_enough=good_enough)

@@ -79,7 +79,7 @@ def _discovery() -> str:
 
 
 def _signing_keys() -> str:
-    return f"{len(discovery.signing_keys(None))} usable"
+    return f"{len(discovery.published_keys())} usable"
 
 
 def _client() -> str:

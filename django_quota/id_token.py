@@ -21,7 +21,15 @@ from .exceptions import SignInFailed
 if TYPE_CHECKING:
     from jwt.types import Options
 
-__all__ = ["ALGORITHM", "Identity", "key_id", "unverified_claims", "usable_keys", "validate"]
+__all__ = [
+    "ALGORITHM",
+    "Identity",
+    "is_signed",
+    "key_id",
+    "unverified_claims",
+    "usable_keys",
+    "validate",
+]
 
 #: The only algorithm accepted, whatever the token's header says (RFC 8725 section 3.1).
 ALGORITHM = "RS256"
@@ -192,6 +200,15 @@ def validate(
     return Identity.from_claims(claims)
 
 
+def is_signed(token: object, keys: Sequence[jwt.PyJWK]) -> bool:
+    """Has one of `keys` signed `token`? Raises nothing."""
+    try:
+        _verify_signature(token, keys)
+    except SignInFailed:
+        return False
+    return True
+
+
 def _verify_signature(token: object, keys: Sequence[jwt.PyJWK]) -> dict[str, Any]:
     kid = key_id(token)
     candidates = [key for key in keys if kid is None or key.key_id == kid]
@@ -220,10 +237,13 @@ def _check_parties(claims: Mapping[str, Any], issuer: str, audience: str) -> Non
         raise _refuse("the id_token has no usable sub")
     if len(subject) > MAX_SUBJECT_LENGTH:
         raise _refuse("the id_token's sub is too long")
-    named = claims["aud"]
-    audiences = [named] if isinstance(named, str) else named
+    aud = claims["aud"]
+    audiences = [aud] if isinstance(aud, str) else aud
     if not isinstance(audiences, list) or audience not in audiences:
         raise _refuse("the id_token's aud is not our client id")
+    # Item 3: nobody else is to have it whom we do not trust. The provider itself may.
+    if any(named not in (audience, issuer) for named in audiences):
+        raise _refuse("the id_token's aud names somebody else, too")
     party = claims.get("azp")
     if party is None and len(audiences) > 1:
         raise _refuse("the id_token has several audiences and no azp")

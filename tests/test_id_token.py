@@ -272,14 +272,18 @@ class TestParties:
         assert check(sign(claims(aud=[CLIENT_ID])))
 
     def test_several_audiences_with_azp(self) -> None:
-        assert check(sign(claims(aud=["other", CLIENT_ID], azp=CLIENT_ID)))
+        assert check(sign(claims(aud=[ISSUER, CLIENT_ID], azp=CLIENT_ID)))
+
+    @pytest.mark.parametrize("other", ["other", "", None, 7, ["other"], {}, f"{ISSUER}/"])
+    def test_somebody_else_in_the_audience(self, other: Any) -> None:
+        assert "names somebody else" in refusal_of(aud=[CLIENT_ID, other], azp=CLIENT_ID)
 
     @pytest.mark.parametrize("azp", [..., None])
     def test_several_audiences_without_azp(self, azp: Any) -> None:
-        assert "no azp" in refusal_of(aud=["other", CLIENT_ID], azp=azp)
+        assert "no azp" in refusal_of(aud=[ISSUER, CLIENT_ID], azp=azp)
 
     @pytest.mark.parametrize("azp", ["other", "", 7, False, [CLIENT_ID], f"{CLIENT_ID} "])
-    @pytest.mark.parametrize("aud", [CLIENT_ID, [CLIENT_ID], [CLIENT_ID, "other"]])
+    @pytest.mark.parametrize("aud", [CLIENT_ID, [CLIENT_ID], [CLIENT_ID, ISSUER]])
     def test_foreign_azp(self, azp: Any, aud: Any) -> None:
         assert "azp is not our client id" in refusal_of(aud=aud, azp=azp)
 

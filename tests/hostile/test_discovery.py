@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from pytest_django.fixtures import Settings
 
 from django_quota import discovery, transport
+from django_quota.exceptions import ProviderUnavailable
 from django_quota.models import ProviderAccount
 from django_quota.transport import MAX_REPLY_BYTES
 from tests.hostile.conftest import Refused
@@ -61,7 +63,6 @@ def click(browser: Browser) -> Any:
 # --- The issuer ---
 
 UNUSABLE_ISSUERS = [
-    case("missing", "OIDC Discovery 3", REMOVED),
     case("null", "OIDC Discovery 3", None),
     case("a list", "OIDC Discovery 3", ["https://usequota.ai"]),
     case("no TLS", "OIDC Discovery 7.1", "http://usequota.ai"),
@@ -151,6 +152,35 @@ def test_an_issuer_that_changes_is_refused_for_everybody(
     assert [heard["code"] for heard in told] == ["issuer_mismatch"] * 4
 
 
+@pytest.mark.source("OIDC Discovery 4.2; RFC 9111 section 4.2.4: what is stale may serve")
+def test_what_is_no_discovery_document_ends_nothing(
+    provider: HostileProvider, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of maintenance, as JSON and with a 200."""
+    monkeypatch.setattr(discovery, "MAX_AGE", 0)
+    browser.sign_in()
+    provider.server.on(DISCOVERY, json_answer({"status": "maintenance"}))
+    assert browser.sign_in()["Location"] == "/"
+
+
+@pytest.mark.source("OIDC Discovery 4.2")
+def test_no_discovery_document_at_all(
+    provider: HostileProvider, browser: Browser, refused: Refused
+) -> None:
+    provider.server.on(DISCOVERY, json_answer({"status": "maintenance"}))
+    refused(click(browser), "provider_unavailable", "no discovery document")
+
+
+@pytest.mark.source("CWE-400; design section 5 rule 7: every wait is bounded")
+def test_who_waits_for_it_waits_no_longer_than_the_deadline(
+    provider: HostileProvider, settings: Settings
+) -> None:
+    settings.QUOTA_DEADLINE = 1
+    with ThreadPoolExecutor(1) as pool, discovery._metadata._lock:  # somebody fetches, for ever
+        error = pool.submit(discovery.metadata).exception(20)
+    assert isinstance(error, ProviderUnavailable) and not error.request_sent
+
+
 # --- Endpoints ---
 
 
@@ -179,6 +209,7 @@ STRAY = [
     case("with a user", "RFC 3986 section 7.6", lambda origin: origin.replace("//", "//hush@")),
     case("ours as a user", "RFC 3986 section 7.6", lambda origin: f"{origin}@evil.example/"),
     case("ours as a prefix", "RFC 6454 section 5", lambda origin: f"{origin}.evil.example/"),
+    case("with a fragment", "RFC 6749 section 3.1", lambda origin: f"{origin}/oauth#hush"),
     case("no port", "RFC 6454 section 5", lambda origin: origin.rpartition(":")[0]),
 ]
 

@@ -190,13 +190,21 @@ CASES = [
     case(
         "several audiences without azp",
         "OIDC Core 3.1.3.7 item 4",
-        claims(aud=[CLIENT_ID, "quota_client_other"]),
+        lambda provider: provider.claims.update(aud=[CLIENT_ID, provider.origin]),
         "several audiences and no azp",
+    ),
+    case(
+        "several audiences with our azp",
+        "OIDC Core 3.1.3.7 item 3",
+        claims(aud=["quota_client_other", CLIENT_ID], azp=CLIENT_ID),
+        "aud names somebody else, too",
     ),
     case(
         "another client's azp",
         "OIDC Core 3.1.3.7 item 5",
-        claims(aud=[CLIENT_ID, "quota_client_other"], azp="quota_client_other"),
+        lambda provider: provider.claims.update(
+            aud=[CLIENT_ID, provider.origin], azp="quota_client_other"
+        ),
         "azp is not our client id",
     ),
     case(
@@ -357,9 +365,11 @@ def test_an_id_token_of_another_sign_in(
             ("nbf within the leeway", "RFC 7519 section 4.1.5", times(nbf=30)),
             ("aud a list of one", "RFC 7519 section 4.1.3", claims(aud=[CLIENT_ID])),
             (
-                "several audiences with our azp",
+                "the provider in the audience, too, with our azp",
                 "OIDC Core 3.1.3.7 items 3 to 5",
-                claims(aud=["quota_client_other", CLIENT_ID], azp=CLIENT_ID),
+                lambda provider: provider.claims.update(
+                    aud=[provider.origin, CLIENT_ID], azp=CLIENT_ID
+                ),
             ),
             ("sub of 255 characters", "OIDC Core section 2", claims(sub="s" * 255)),
             ("typ missing", "RFC 7519 section 5.1", header(typ=...)),
