@@ -4,6 +4,7 @@ A plain function, called alike by `manage.py quota_refresh_tokens`, Celery and D
 token is renewed is in `django_quota.tokens`; here is which comes next, how fast, and when to stop.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 
+from django.db import OperationalError
 from django.db.models import Q
 from django.utils import timezone
 from tqdm import tqdm
 
-from . import locking, tokens
+from . import leases, locking, tokens
 from .exceptions import (
     ConfigurationError,
     NotConnected,
@@ -28,6 +30,8 @@ from .exceptions import (
 from .models import QuotaToken, QuotaTokenQuerySet
 
 __all__ = ["Refreshed", "refresh_expiring"]
+
+logger = logging.getLogger("django_quota.bulk")
 
 #: So many failures in a row are an outage: each may have taken QUOTA_DEADLINE seconds.
 OUTAGE = 5
@@ -149,29 +153,41 @@ def _one_by_one(rows: QuotaTokenQuerySet, by: str) -> Iterator[QuotaToken]:
     """The rows in the order of that column, each looked up when its turn has come, so that what
     others have done by then, or are doing, is left out. No secret is loaded."""
     after = Q()
-    while (row := _free(rows).filter(after).order_by(by, "pk").first()) is not None:
+    while (row := _next(_free(rows).filter(after).order_by(by, "pk"))) is not None:
         yield row
         value = getattr(row, by)
         # The first condition says no more than the second, but an index can begin there.
         after = Q((f"{by}__gte", value)) & (Q((f"{by}__gt", value)) | Q(pk__gt=row.pk))
 
 
+def _next(rows: QuotaTokenQuerySet) -> QuotaToken | None:
+    """The first of them, if need be after a restart of the database, which is waited for."""
+    try:
+        return locking.patiently(rows.first, LONGEST_PAUSE)
+    except OperationalError as error:
+        # On some databases a column that `migrate` has yet to add is one, too.
+        logger.warning("the database did not give the next token: %s", error)
+        raise ProviderUnavailable(
+            "The database is away; run it again.", request_sent=False
+        ) from error
+
+
 def _free(rows: QuotaTokenQuerySet) -> QuotaTokenQuerySet:
     """Without those that somebody is renewing: of four processes, each would lock the rows of the
     three others before it came upon one for itself."""
-    now = timezone.now()
-    return rows.exclude(lease_until__gt=now, lease_until__lte=now + tokens.lease_time())
+    begin, end = leases.bounds()
+    return rows.exclude(lease_until__gt=begin, lease_until__lte=end)
 
 
 def _renew(row: QuotaToken, since: datetime) -> bool:
     """`tokens.renew_unless_taken`, again when Quota has told us to wait (RFC 6585 section 4)."""
     for _attempt in range(WAITS):
         try:
-            return tokens.renew_unless_taken(row, since=since)
+            return tokens.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE)
         except RateLimited as error:
             pause = PAUSE if error.retry_after is None else error.retry_after
             if pause > LONGEST_PAUSE:
                 raise
             time.sleep(pause)
             since = timezone.now()
-    return tokens.renew_unless_taken(row, since=since)
+    return tokens.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import cache
-from threading import BoundedSemaphore, Thread
+from functools import cache, partial
+from threading import BoundedSemaphore, Lock, Thread
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import OperationalError, connections, router, transaction
+from django.db import Error, OperationalError, connections, router, transaction
 from django.db.models import F
 from django.views.decorators.debug import sensitive_variables
 
@@ -44,7 +44,11 @@ POLL = (0.02, 0.25)
 MAX_THREADS = 32
 _under_way: dict[tuple[asyncio.AbstractEventLoop, Hashable], asyncio.Future[Any]] = {}
 #: At most so many renewals go on behind pages that do not wait for them.
-_background = BoundedSemaphore(8)
+BACKGROUND = 8
+_background = BoundedSemaphore(BACKGROUND)
+#: Those that go on, by what was asked for; `_guard` is for who looks and who begins one.
+_behind: "dict[Hashable, Future[Any]]" = {}
+_guard = Lock()
 
 
 def in_transaction() -> bool:
@@ -55,19 +59,37 @@ def in_transaction() -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-def in_background(work: Callable[[], T], timeout: float) -> T:
-    """Do `work` apart, and wait for it at most `timeout` seconds; a page must not hang.
+def in_background(key: Hashable, work: Callable[[], T], timeout: float) -> T:
+    """Do `work` apart, once for all pages that ask for `key`, and wait for it at most `timeout`
+    seconds; a page must not hang.
 
     Of such renewals only a few go on at once: while Quota hangs, each holds a connection.
     """
-    if not _background.acquire(blocking=False):
-        raise ProviderUnavailable("Other tokens are being renewed; try again soon.")
-    future = apart(work)
-    future.add_done_callback(lambda _: _background.release())
+    with _guard:
+        future: Future[T] = _behind.get(key) or _begin_behind(key, work)
     try:
         return future.result(timeout)
     except TimeoutError:
         raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
+
+
+def _begin_behind(key: Hashable, work: Callable[[], T]) -> "Future[T]":
+    places = _background
+    if not places.acquire(blocking=False):
+        raise ProviderUnavailable("Other tokens are being renewed; try again soon.")
+
+    def ended(_future: "Future[T]") -> None:
+        _behind.pop(key, None)
+        places.release()
+
+    try:
+        future = apart(work)
+    except BaseException:  # no more threads can be started, say
+        places.release()
+        raise
+    _behind[key] = future
+    future.add_done_callback(ended)
+    return future
 
 
 def apart(work: Callable[[], T]) -> "Future[T]":
@@ -97,14 +119,15 @@ async def shared(key: Hashable, work: Callable[[], T], timeout: float) -> T:
         return await sync_to_async(work)()
     mine = (asyncio.get_running_loop(), key)
     if mine not in _under_way:
-        for other in [other for other in _under_way if other[0].is_closed()]:
-            del _under_way[other]  # its loop ended before its work, and nobody took it away
+        for other in list(_under_way):  # at once: other threads have loops, too
+            if other[0].is_closed():  # it ended before its work, and nobody took that away
+                _under_way.pop(other, None)
         # Not in the loop's own executor, which looks up host names, too: it has few threads.
         future = asyncio.wrap_future(
             _executor().submit(copy_context().run, closing_connections, work)
         )
         _under_way[mine] = future
-        future.add_done_callback(lambda done: _under_way.pop(mine).exception())
+        future.add_done_callback(partial(_done, mine))
     try:
         async with asyncio.timeout(timeout):
             return await asyncio.shield(_under_way[mine])
@@ -112,35 +135,56 @@ async def shared(key: Hashable, work: Callable[[], T], timeout: float) -> T:
         raise ProviderUnavailable("The token is still being renewed; try again soon.") from None
 
 
+def _done(mine: tuple[asyncio.AbstractEventLoop, Hashable], future: asyncio.Future[Any]) -> None:
+    _under_way.pop(mine, None)
+    if not future.cancelled():
+        future.exception()  # it is for whoever waits; if nobody does, the loop need not complain
+
+
 @cache
 def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(MAX_THREADS, "django_quota-renewal")
 
 
-# A child process has none of its parent's threads.
-os.register_at_fork(after_in_child=_executor.cache_clear)
+def _after_fork() -> None:
+    """A child process has none of its parent's threads, nor what they were doing."""
+    global _background, _guard
+    _background = BoundedSemaphore(BACKGROUND)
+    _guard = Lock()
+    _behind.clear()
+    _under_way.clear()
+    _executor.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def closing_connections(work: Callable[[], T]) -> T:
+    connection = connections[router.db_for_write(QuotaToken)]
     try:
+        if not together and not connection.settings_dict["AUTOCOMMIT"]:
+            connection.set_autocommit(True)  # else nobody would commit what is saved here
         return work()
     finally:
         if not together:
             connections.close_all()
 
 
-def patiently(work: Callable[[], T], patience: float) -> T:
-    """`work`, repeated for `patience` seconds while the row is locked or the database away.
+def patiently(work: Callable[[], T], patience: float, *, any_error: bool = False) -> T:
+    """`work`, repeated for `patience` seconds while the row is locked or the database away. With
+    `any_error`, for what must be saved, also after other errors of the database: one that is
+    read-only for a while, say, reports another kind.
 
     Waiting for a lock inside the database instead could take for ever, and its settings for that
     belong to a connection, which a pool hands on to others.
     """
     give_up = time.monotonic() + patience
     pause = POLL[0]
+    kind = Error if any_error else OperationalError
     while True:
         try:
             return work()
-        except OperationalError:
+        except kind:
             # Not for its age: a pool would have given it to somebody else when we want it back.
             connection = connections[router.db_for_write(QuotaToken)]
             if connection.connection is not None and not connection.is_usable():

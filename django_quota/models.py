@@ -75,24 +75,23 @@ class ProviderAccount(models.Model):
 SECRETS = ("access_token", "refresh_token", "id_token")
 
 
+def require_user(user: Any) -> None:
+    """Raise TypeError for anything but a user, or nobody: another row with the same key would
+    pay."""
+    if not isinstance(user, get_user_model()) and not getattr(user, "is_anonymous", False):
+        raise TypeError(f"{type(user).__name__} is not a user; pass request.user or the like.")
+
+
 class QuotaTokenQuerySet(models.QuerySet["QuotaToken"]):
     """Reads and writes go to the write database: a lagging replica would serve spent tokens."""
 
     def for_user(self, user: Any) -> "QuotaTokenQuerySet":
-        """The token row of `user`, with the access token and no other secret.
+        """The token row of `user`, without its secrets.
 
         Raises TypeError for anything but a user: another row with the same key would pay.
         """
-        if not isinstance(user, get_user_model()) and not getattr(user, "is_anonymous", False):
-            raise TypeError(f"{type(user).__name__} is not a user; pass request.user or the like.")
-        return self.filter(account__user_id=user.pk, account__provider=PROVIDER).with_secrets(
-            "access_token"
-        )
-
-    def one(self) -> "QuotaToken | None":
-        """The row of a query that at most one fits. Not `first`, whose ORDER BY is a third of what
-        a billed call pays for its token."""
-        return next(iter(self), None)
+        require_user(user)
+        return self.filter(account__user_id=user.pk, account__provider=PROVIDER)
 
     def with_secrets(self, *names: str) -> "QuotaTokenQuerySet":
         """These of the encrypted columns are loaded with the row; the others stay deferred."""
@@ -130,6 +129,14 @@ class QuotaToken(models.Model):
         editable=False,
         help_text=_("Goes up with every new pair of tokens."),
     )
+    grant = models.PositiveBigIntegerField(
+        _("grant"),
+        default=0,
+        # During a deployment, workers of the older version go on writing rows without it.
+        db_default=0,
+        editable=False,
+        help_text=_("Goes up with every sign-in: renewed tokens are of the same grant."),
+    )
     lease_owner = models.CharField(max_length=64, blank=True, default="", editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, default=None, editable=False)
     last_failure = models.CharField(
@@ -150,6 +157,8 @@ class QuotaToken(models.Model):
         base_manager_name = "objects"
         verbose_name = _("Quota token")
         verbose_name_plural = _("Quota tokens")
+        # For bulk work, which comes to those that have failed before in this order.
+        indexes = [models.Index(fields=["last_failure_at", "id"], name="quota_by_failure")]
 
     def __str__(self) -> str:
         return f"Quota token {self.pk}"

@@ -7,6 +7,7 @@ once.
 
 import base64
 import hashlib
+import json
 import logging
 import secrets
 import time
@@ -24,8 +25,9 @@ __all__ = ["LIFETIME", "MAX_PENDING", "PendingSignIn", "keep", "take"]
 logger = logging.getLogger("django_quota.pending")
 
 SESSION_KEY = "django_quota_pending"
-#: The oldest is dropped for the next one: a session must not grow without bound.
-MAX_PENDING = 10
+#: The oldest are dropped for the next one: a session must not grow without bound. In characters of
+#: JSON: what does not fit into a cookie, where that is the session, browsers drop without a word.
+MAX_PENDING, MAX_LENGTH = 8, 3600
 #: Seconds in which a person has to come back from Quota.
 LIFETIME = 15 * 60
 
@@ -56,6 +58,13 @@ class PendingSignIn:
                 raise TypeError(f"{known.name} is of another type")
 
     @property
+    def is_expired(self) -> bool:
+        """Has the person taken longer than LIFETIME to come back?"""
+        age = time.time() - self.started_at
+        # The start may have been stamped by another server, whose clock is a little ahead.
+        return not -get_settings().clock_skew <= age <= LIFETIME
+
+    @property
     def code_challenge(self) -> str:
         """S256 of the verifier (RFC 7636 section 4.2)."""
         digest = hashlib.sha256(self.code_verifier.encode("ascii")).digest()
@@ -64,12 +73,15 @@ class PendingSignIn:
 
 def keep(session: SessionBase, pending: PendingSignIn) -> None:
     """Remember `pending` in this browser's session."""
-    session[SESSION_KEY] = [*_kept(session)[-(MAX_PENDING - 1) :], asdict(pending)]
+    items = [*_kept(session), asdict(pending)][-MAX_PENDING:]
+    while len(items) > 1 and len(json.dumps(items)) > MAX_LENGTH:
+        del items[0]
+    session[SESSION_KEY] = items
 
 
 def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
-    """The sign-in with this `state`, which is forgotten by that; None if there is none, if it is
-    too old, or if somebody else takes it at this moment."""
+    """The sign-in with this `state`, which is forgotten by that, however old; None if there is none
+    or somebody else takes it at this moment."""
     found: dict[str, Any] | None = None
     others = []
     for item in _kept(session):
@@ -81,12 +93,9 @@ def take(session: SessionBase, state: str | None) -> PendingSignIn | None:
         return None
     session[SESSION_KEY] = others
     try:
-        started = PendingSignIn(**found)
+        return PendingSignIn(**found)
     except TypeError:  # kept by another version of this package, during a deployment
         return None
-    age = time.time() - started.started_at
-    # The start may have been stamped by another server, whose clock is a little ahead.
-    return started if -get_settings().clock_skew <= age <= LIFETIME else None
 
 
 def _kept(session: SessionBase) -> list[dict[str, Any]]:

@@ -54,7 +54,8 @@ def reencrypt(*, dry_run: bool = False, progress: bool = False) -> Census:
 
     Goes through the tables until it finds nothing under an older key, which is the proof. A value
     that no key fits is counted, named and left as it is. `dry_run` only counts; `progress` shows a
-    bar if stderr is a terminal. It commits chunk by chunk, so a transaction around it is refused.
+    bar if stderr is a terminal. It commits chunk by chunk, so in a transaction it raises
+    RuntimeError, as durable blocks of Django do.
 
     Raises ConfigurationError if a key is missing or malformed.
     """

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import F
+from django.db import router
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -62,8 +63,13 @@ def queue_unless_kept(refresh_token: str | None, row: QuotaToken | None) -> None
 
 
 def queue_deleted(*, instance: QuotaToken, **kwargs: Any) -> None:
-    """Receiver of `pre_delete`: disconnecting, and deleting a user, revoke at Quota too."""
-    queue(readable(instance, "refresh_token"))
+    """Receiver of `pre_delete`: disconnecting, and deleting a user, revoke at Quota too.
+
+    The row is locked first: a renewal that ends at this moment has another token to be revoked.
+    """
+    row = QuotaToken.objects.select_for_update().filter(pk=instance.pk).first()
+    if row is not None:
+        queue(readable(row, "refresh_token"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,38 +87,45 @@ class Pruned:
 
 def prune() -> Pruned:
     """Revoke what waits for it, then wipe what has waited for `REVOCATION_PERIOD` (30 days), and
-    delete webhook events that were handled `EVENT_PERIOD` (30 days) ago.
+    delete handled webhook events that came `EVENT_PERIOD` (30 days) ago.
 
     For cron, Celery and the like, every few minutes. Raises nothing of Quota's: the first failure
     ends the run, and what is left is tried again by the next, those tried least first.
     """
-    total = 0
-    while True:
+    total, seen, failure = 0, 0, None
+    waiting = _waiting().count()
+    while seen < waiting and failure is None:
         revoked, failure = _work_off(BATCH)
         total += revoked
-        if failure is not None or not revoked:
-            break
+        seen += BATCH
     # Without the token: where a receiver of signals makes Django load the rows, one that cannot be
     # decrypted must go, too.
-    due = PendingRevocation.objects.defer("token").filter(expires_at__lte=timezone.now())
+    due = _waiting().filter(expires_at__lte=timezone.now())
     wiped, _of_each_model = due.delete()
     return Pruned(
         revoked=total,
         wiped=wiped,
-        left=PendingRevocation.objects.count(),
+        left=_waiting().count(),
         stopped=str(failure or ""),
         events=_forget_events(),
     )
 
 
 def _forget_events() -> int:
-    """Delete the webhook events that were handled EVENT_PERIOD ago; how many."""
-    due = WebhookEvent.objects.filter(received_at__lte=timezone.now() - EVENT_PERIOD)
+    """Delete the handled webhook events that came EVENT_PERIOD ago; how many."""
+    events = WebhookEvent.objects.using(router.db_for_write(WebhookEvent))
+    due = events.filter(received_at__lte=timezone.now() - EVENT_PERIOD)
     handled = due.exclude(handled_at=None).order_by("pk")
     total = 0
     while batch := list(handled.values_list("pk", flat=True)[:BATCH]):
-        total += WebhookEvent.objects.filter(pk__in=batch).delete()[0]
+        total += events.filter(pk__in=batch).delete()[0]
     return total
+
+
+def _waiting() -> "QuerySet[PendingRevocation]":
+    """The queue, without its secrets; never a replica's, which may not know yet what is done."""
+    alias = router.db_for_write(PendingRevocation)
+    return PendingRevocation.objects.using(alias).defer("token")
 
 
 def revoke_pending(limit: int = BATCH) -> int:
@@ -127,15 +140,17 @@ def revoke_pending(limit: int = BATCH) -> int:
 def _work_off(limit: int) -> tuple[int, QuotaError | None]:
     """Revoke (RFC 7009): how many, and the failure of Quota's that ended it."""
     revoked = 0
-    for pending in PendingRevocation.objects.defer("token").order_by("attempts", "pk")[:limit]:
+    for pending in _waiting().order_by("attempts", "pk")[:limit]:
         try:
-            provider.revoke(pending.token, pending.token_type_hint)
+            # Not by way of `pending`, for which Django would ask a replica.
+            token = _waiting().defer(None).get(pk=pending.pk).token
+            provider.revoke(token, pending.token_type_hint)
         except PendingRevocation.DoesNotExist:
             continue  # another process has just done with it
         except QuotaError as error:
             logger.warning("revocation %s put off: %s", pending.pk, error)
             # Not save(): another process may have done with it meanwhile.
-            PendingRevocation.objects.filter(pk=pending.pk).update(attempts=F("attempts") + 1)
+            _waiting().filter(pk=pending.pk).update(attempts=F("attempts") + 1)
             if isinstance(error, TokenUnreadable):
                 continue
             return revoked, error

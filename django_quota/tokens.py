@@ -10,16 +10,18 @@ of threads and processes make one call, and a rotating refresh token is spent on
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import OperationalError, connections, router
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import Error, IntegrityError, OperationalError, connections, router
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import id_token, locking, provider, revocation
+from . import id_token, leases, locking, provider, revocation
 from .conf import get_settings
 from .exceptions import (
     ConfigurationError,
@@ -30,28 +32,26 @@ from .exceptions import (
     RefreshImpossibleHere,
     TokenUnreadable,
 )
+from .lookup import token_row
 from .models import ProviderAccount, QuotaToken
 
 __all__ = [
     "aget_access_token",
     "get_access_token",
-    "lease_time",
     "newest_id_token",
     "renew",
     "renew_unless_taken",
     "store",
 ]
 
+T = TypeVar("T")
+
 logger = logging.getLogger("django_quota.tokens")
 
 #: Seconds for which everybody takes a failed renewal as the answer, instead of asking Quota again.
 COOL_DOWN = 5
-#: Seconds that a lease outlives QUOTA_DEADLINE: the save of its owner comes after the call.
-LEASE_MARGIN = 5
 #: Seconds to wait for the lock of a row. The holder may be our very caller.
 LOCK_PATIENCE = 2
-#: Seconds to go on trying to save: what Quota has answered exists nowhere else.
-SAVE_PATIENCE = 60
 
 
 @sensitive_variables()
@@ -68,7 +68,13 @@ def get_access_token(
     Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
     TokenUnreadable, RefreshImpossibleHere. The recipe, "Refresh on expiry".
     """
-    row = QuotaToken.objects.for_user(user).one()
+    try:
+        row = token_row(user)
+    except SynchronousOnlyOperation:
+        raise ConfigurationError(
+            "get_access_token asks the database; in async code, await aget_access_token, or use "
+            "async_openai_client."
+        ) from None
     if (token := _ready(row, rejected)) is not None:
         return token
     assert row is not None
@@ -81,7 +87,7 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
     same renewal share one: it runs in a thread apart, and goes on if a task is cancelled."""
 
     def look() -> tuple[QuotaToken | None, bool]:
-        return QuotaToken.objects.for_user(user).one(), locking.in_transaction()
+        return token_row(user), locking.in_transaction()
 
     # Not `afirst`: of 500 tasks that begin at once, the loop would build every query.
     row, in_transaction = await sync_to_async(look)()
@@ -94,7 +100,7 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
         return _renew_or_go_on(row, rejected, in_transaction)
 
     key = (row._state.db, row.pk, rejected, in_transaction)
-    return await locking.shared(key, work, timeout=get_settings().deadline + LEASE_MARGIN)
+    return await locking.shared(key, work, timeout=leases.longest())
 
 
 @sensitive_variables()
@@ -139,7 +145,8 @@ def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | Non
         return _renew_or_go_on(row, rejected, in_transaction)
 
     if timeout is not None:
-        return locking.in_background(work, timeout)
+        key = (row._state.db, row.pk, rejected, in_transaction)
+        return locking.in_background(key, work, timeout)
     return locking.apart(work).result() if in_transaction else work()
 
 
@@ -147,7 +154,7 @@ def _renew_from_here(row: QuotaToken, rejected: str | None, timeout: float | Non
 def _renew_or_go_on(row: QuotaToken, rejected: str | None, in_transaction: bool) -> str:
     """Renew; where that cannot be done now, go on with the old token while it is valid."""
     try:
-        if in_transaction and connections[router.db_for_write(QuotaToken)].vendor == "sqlite":
+        if in_transaction and _on_sqlite():
             raise RefreshImpossibleHere(
                 "The access token has expired, and SQLite cannot save a new one while this "
                 "transaction is open. Call get_access_token before the transaction begins."
@@ -159,24 +166,34 @@ def _renew_or_go_on(row: QuotaToken, rejected: str | None, in_transaction: bool)
         raise
 
 
+def _on_sqlite() -> bool:
+    return connections[router.db_for_write(QuotaToken)].vendor == "sqlite"
+
+
 @sensitive_variables()
 def _renew(row: QuotaToken, rejected: str | None, *, apart: bool = False) -> str:
     """Claim, call, save; or wait for whoever is doing so. Holds no lock while it waits."""
-    settings = get_settings()
     owner = secrets.token_hex(16)
     started = timezone.now()
-    give_up = time.monotonic() + settings.deadline + LEASE_MARGIN
+    give_up = time.monotonic() + leases.wait_time()
+    late = leases.LateOwner(owner)
     pause = locking.POLL[0]
+
+    def claim() -> QuotaToken | str | None:
+        try:
+            return _claim(row.pk, rejected, owner, started, late, apart=apart)
+        except OperationalError:
+            late.had_no_chance()
+            raise
+
     while True:
         try:
-            claimed = locking.patiently(
-                lambda: _claim(row.pk, rejected, owner, started, apart=apart), LOCK_PATIENCE
-            )
+            claimed = locking.patiently(claim, LOCK_PATIENCE)
         except OperationalError:
             raise _not_to_be_had(apart) from None
         if isinstance(claimed, str):
             return claimed
-        if claimed is not None:
+        if claimed is not None and leases.leaves_time(claimed):
             return _call_and_save(claimed, rejected)
         if time.monotonic() > give_up:
             raise ProviderUnavailable("Somebody else's renewal has not ended; try again soon.")
@@ -197,29 +214,45 @@ def _not_to_be_had(apart: bool) -> QuotaError:
 
 @sensitive_variables()
 def _claim(
-    pk: Any, rejected: str | None, owner: str, started: datetime, *, apart: bool
+    pk: Any,
+    rejected: str | None,
+    owner: str,
+    started: datetime,
+    late: leases.LateOwner,
+    *,
+    apart: bool,
 ) -> QuotaToken | str | None:
     """The row with our lease on it; or a token to go on with; or None: somebody else has it."""
     rows = QuotaToken.objects.with_secrets("access_token")
     # Looked at without the lock first: those who wait must neither queue up for it nor, on SQLite,
     # write. With 64 of them on PostgreSQL one in three did not get it within LOCK_PATIENCE.
-    token, leased = _verdict(rows.filter(pk=pk).first(), rejected, started, apart=apart)
-    if token is not None or leased:
+    row = rows.filter(pk=pk).first()
+    token, leased = _verdict(row, rejected, started, apart=apart)
+    assert row is not None
+    if token is not None or (leased and not late.worth_a_lock(row)):
         return token
-    with locking.locked(pk, "access_token", "refresh_token") as row:
-        token, leased = _verdict(row, rejected, started, apart=apart)
-        if token is not None or leased:
-            return token
-        assert row is not None
-        _lease(row, owner)
-        return row
+    try:
+        with locking.locked(pk, "access_token", "refresh_token") as row:
+            token, taken = _verdict(row, rejected, started, apart=apart)
+            assert row is not None
+            if token is not None or (taken and not late.is_gone(row)):
+                return token
+            if not row.refresh_token and _is_valid(row, rejected):
+                return row.access_token  # there is nothing to renew it with
+            leases.take(row, owner)
+            return row
+    except OperationalError:
+        if apart or not leased:
+            raise
+        late.had_no_chance()
+        return None  # locked by others, or by the owner of the ended lease, who is saving
 
 
 @sensitive_variables()
 def _verdict(
     row: QuotaToken | None, rejected: str | None, started: datetime, *, apart: bool
 ) -> tuple[str | None, bool]:
-    """The token to go on with, if any, and whether somebody else is renewing it."""
+    """The token to go on with, if any, and whether somebody else is renewing it, or saving it."""
     if row is None:
         if apart:
             raise RefreshImpossibleHere(
@@ -227,7 +260,7 @@ def _verdict(
                 "Commit first; in tests see django_quota.testing."
             )
         raise NotConnected("This user's Quota wallet was disconnected just now.")
-    token, leased = _ready(row, rejected), _is_leased(row)
+    token, leased = _ready(row, rejected), leases.is_taken(row)
     if token is None:
         valid = _is_valid(row, rejected)
         failed = _failed_since(row, min(started, timezone.now() - timedelta(seconds=COOL_DOWN)))
@@ -238,36 +271,20 @@ def _verdict(
     return token, leased
 
 
-def lease_time() -> timedelta:
-    """How long a renewal may take before another is begun."""
-    return timedelta(seconds=get_settings().deadline + LEASE_MARGIN)
-
-
-def _is_leased(row: QuotaToken) -> bool:
-    now = timezone.now()
-    # A lease longer than any is one of a clock that has been set back since.
-    return row.lease_until is not None and now < row.lease_until <= now + lease_time()
-
-
-def _lease(row: QuotaToken, owner: str) -> None:
-    # Now, for `_checked`: while the row is locked its account cannot go. And from here, as a router
-    # would send `row.account` to a replica that may not have it yet.
-    row.account = ProviderAccount.objects.using(row._state.db).get(pk=row.account_id)
-    row.lease_owner = owner
-    row.lease_until = timezone.now() + lease_time()
-    row.save(update_fields=["lease_owner", "lease_until"])  # the secrets are not encrypted anew
-
-
 def _failed_since(row: QuotaToken, moment: datetime) -> bool:
     # A clock that was set back must not make a failure of "the future" last for ever.
     return row.last_failure_at is not None and moment < row.last_failure_at <= timezone.now()
 
 
 @sensitive_variables()
-def renew_unless_taken(seen: QuotaToken, *, since: datetime) -> bool:
+def renew_unless_taken(
+    seen: QuotaToken, *, since: datetime, patience: float = LOCK_PATIENCE
+) -> bool:
     """Renew a row that is as it was `seen` a moment ago; for bulk work, which waits for nobody.
 
-    False if somebody else has the row, has written it, or has failed to renew it after `since`.
+    False if somebody else has the row, has written it, or has failed to renew it after `since`; or
+    if it has no refresh token, as long as the access token lasts.
+    `patience`: seconds to wait for a database that is away, while nothing is spent.
     Not for callers in a transaction. Raises what `get_access_token` raises.
     """
     owner = secrets.token_hex(16)
@@ -277,26 +294,43 @@ def renew_unless_taken(seen: QuotaToken, *, since: datetime) -> bool:
         with locking.locked(seen.pk, *columns, skip_locked=True) as row:
             if row is None or row.version != seen.version:
                 return None
-            if _failed_since(row, since) or _is_leased(row):
+            if _failed_since(row, since) or leases.is_taken(row):
                 return None
-            _lease(row, owner)
+            if not row.refresh_token and row.lasts(0):
+                return None  # there is nothing to renew it with
+            leases.take(row, owner)
             return row
 
     try:
-        claimed = locking.patiently(claim, LOCK_PATIENCE)
+        claimed = locking.patiently(claim, patience)
     except OperationalError:
         raise _not_to_be_had(apart=False) from None
     except TokenUnreadable as error:
-        logger.warning("token %s not renewed: %s: %s", seen.pk, error.code, error)
-        # For the admin, which decrypts nothing in its lists. The secrets stay as they are.
-        QuotaToken.objects.filter(pk=seen.pk, version=seen.version).update(
-            last_failure=error.code, last_failure_at=timezone.now()
-        )
+        _note_unreadable(seen, error)
         raise
-    if claimed is not None:
-        # Whoever asked for the renewal wants to hear of a failure, however long the token lasts.
-        _call_and_save(claimed, claimed.access_token)
-    return claimed is not None
+    if claimed is None:
+        return False
+    if not leases.leaves_time(claimed):
+        raise ProviderUnavailable(
+            "The database took too long to commit the lease; try again later.", request_sent=False
+        )
+    # Whoever asked for the renewal wants to hear of a failure, however long the token lasts.
+    _call_and_save(claimed, claimed.access_token)
+    return True
+
+
+def _note_unreadable(seen: QuotaToken, error: TokenUnreadable) -> None:
+    """For the admin, which decrypts nothing in its lists. The secrets stay as they are."""
+    logger.warning("token %s not renewed: %s: %s", seen.pk, error.code, error)
+    rows = QuotaToken.objects.filter(pk=seen.pk, version=seen.version)
+
+    def save() -> None:
+        rows.update(last_failure=error.code, last_failure_at=timezone.now())
+
+    try:
+        locking.patiently(save, LOCK_PATIENCE)
+    except OperationalError:
+        logger.warning("token %s: that could not be noted in its row", seen.pk)
 
 
 @sensitive_variables()
@@ -308,10 +342,11 @@ def _call_and_save(row: QuotaToken, rejected: str | None) -> str:
                 "Quota gave no refresh token; let the user sign in again.",
                 provider_code="no_refresh_token",
             )
+        asked_at = time.monotonic()
         reply = _checked(provider.refresh(row.refresh_token), row.account.external_id)
     except (ReauthenticationRequired, ProviderUnavailable, ConfigurationError) as error:
         return _save_failure(row, rejected, error)
-    return _save_reply(row, reply)
+    return _save_reply(row, reply, asked_at)
 
 
 @sensitive_variables()
@@ -337,24 +372,43 @@ def _checked(reply: provider.TokenReply, external_id: str) -> provider.TokenRepl
 
 
 @sensitive_variables()
-def _save_reply(claimed: QuotaToken, reply: provider.TokenReply) -> str:
-    """Save the new pair, which exists nowhere else: with all patience that there is."""
+def _save_reply(claimed: QuotaToken, reply: provider.TokenReply, asked_at: float) -> str:
+    """Save the new pair, which exists nowhere else."""
 
     def save() -> QuotaToken | None:
-        with locking.locked(claimed.pk, "access_token") as row:
+        # Without its secrets: what it holds may be under a key that this process has not got yet.
+        with locking.locked(claimed.pk) as row:
             if row is not None and row.version == claimed.version:
-                _write(row, reply)
-            elif row is None or row.access_token != reply.access_token:
-                # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back.
+                _write(row, reply, asked_at)
+            elif row is None or row.needs_sign_in or row.grant != claimed.grant:
+                # Disconnected, or signed in again, meanwhile: theirs wins, ours is given back. Of
+                # the same grant it was renewed by somebody who took us for dead, in Quota's grace
+                # period: RFC 7009 section 2.1, to revoke ours may end theirs.
                 revocation.queue_unless_kept(reply.refresh_token, row)
             return row
 
-    row = locking.patiently(save, SAVE_PATIENCE)
+    row = _save(save, claimed.pk)
     if row is None:
         raise NotConnected("This user's Quota wallet was disconnected just now.")
     if row.needs_sign_in:
-        raise ReauthenticationRequired("An operator asked for a new sign-in just now.")
+        raise _sign_in_asked_for()
     return row.access_token
+
+
+def _save(work: Callable[[], T], pk: Any) -> T:
+    """`work`, which saves what Quota has answered, with all patience that there is."""
+    try:
+        return locking.patiently(work, leases.SAVE_PATIENCE, any_error=True)
+    except Error as error:
+        name = type(error).__name__
+        logger.error("token %s: what Quota answered could not be saved: %s", pk, name)
+        raise ProviderUnavailable(
+            "The database did not save what Quota has answered; try again soon."
+        ) from None
+
+
+def _sign_in_asked_for() -> ReauthenticationRequired:
+    return ReauthenticationRequired("An operator asked for a new sign-in just now.")
 
 
 @sensitive_variables()
@@ -377,10 +431,14 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
             row.save()
             return row, True
 
-    row, ours = locking.patiently(save, SAVE_PATIENCE)
+    row, ours = _save(save, claimed.pk)
     if ours:
         logger.warning("token %s not renewed: %s: %s", claimed.pk, error.code, error)
-    if row is not None and _is_valid(row, rejected) and not (ours and final):
+    if ours and final:
+        raise error
+    if row is not None and row.needs_sign_in:
+        raise _sign_in_asked_for()
+    if row is not None and _is_valid(row, rejected):
         return row.access_token
     if not ours:  # nor is the verdict: whoever has the row now will find out
         raise ProviderUnavailable("Somebody else renews this token; try again soon.")
@@ -391,44 +449,79 @@ def _save_failure(claimed: QuotaToken, rejected: str | None, error: QuotaError) 
 def store(account: ProviderAccount, reply: provider.TokenReply, *, asked: str = "") -> None:
     """Keep the tokens of a sign-in or of Connect Wallet; they win over a renewal under way.
 
-    `asked` are the scopes that were asked for. The refresh token that is superseded goes to the
-    revocation queue. Raises ProviderUnavailable if the row stays locked.
-    """
-    known, _created = QuotaToken.objects.get_or_create(account=account)
+    `asked` are the scopes that were asked for, separated by spaces. The refresh token that is
+    superseded goes to the revocation queue, and so does the new one where it cannot be kept.
 
-    def save() -> None:
+    Raises ProviderUnavailable if the row stays locked, NotConnected if the account is gone.
+    """
+    began = time.monotonic()
+
+    def save() -> bool:
+        try:
+            known, _created = QuotaToken.objects.get_or_create(account=account)
+        except IntegrityError:  # its account is gone
+            return False
         with locking.locked(known.pk) as row:
             if row is None:
-                raise NotConnected("This user's Quota wallet was disconnected just now.")
+                return False
             old = revocation.readable(row, "refresh_token")
-            _write(row, reply)
+            _write(row, reply, began)
             # RFC 6749 section 5.1: no scope in the reply means the scope that was asked for.
             row.scope = reply.scope or asked
-            row.save(update_fields=["scope"])
+            row.grant += 1
+            row.save(update_fields=["scope", "grant"])
             revocation.queue_unless_kept(old, row)
+        return True
 
     try:
-        locking.patiently(save, LOCK_PATIENCE)
+        kept = locking.patiently(save, LOCK_PATIENCE)
     except OperationalError:
+        _give_back(reply.refresh_token or "")
         raise _not_to_be_had(apart=False) from None
+    if not kept:
+        revocation.queue(reply.refresh_token or "")
+        raise NotConnected("This user's Quota wallet was disconnected just now.")
 
 
 @sensitive_variables()
-def _write(row: QuotaToken, reply: provider.TokenReply) -> None:
-    """The one place where tokens are written. What a reply leaves out stays as it was."""
+def _give_back(refresh_token: str) -> None:
+    """Queue a token that could not be saved, if the database takes that."""
+
+    @sensitive_variables()
+    def work() -> None:
+        revocation.queue(refresh_token)
+
+    try:
+        # The error that follows would take what the caller's transaction has written with it. On
+        # SQLite only who catches it there keeps that: no other connection can write meanwhile.
+        if locking.in_transaction() and not _on_sqlite():
+            locking.apart(work).result()
+        else:
+            work()
+    except Error as error:
+        logger.warning("a refresh token could not be queued: %s", type(error).__name__)
+
+
+@sensitive_variables()
+def _write(row: QuotaToken, reply: provider.TokenReply, asked_at: float) -> None:
+    """The one place where tokens are written. What a reply leaves out stays as it was.
+
+    They date from `asked_at`, of `time.monotonic`, as the save may come long after Quota's answer
+    and the clock may be set in between.
+    """
+    since = timezone.now() - timedelta(seconds=time.monotonic() - asked_at)
     row.access_token = reply.access_token
     if reply.refresh_token is not None:
         row.refresh_token = reply.refresh_token
     if reply.id_token is not None:
         row.id_token = reply.id_token
-    now = timezone.now()
     row.scope = reply.scope or row.scope
-    row.expires_at = now + timedelta(seconds=reply.expires_in)
+    row.expires_at = since + timedelta(seconds=reply.expires_in)
     row.status = QuotaToken.Status.ACTIVE
     row.version += 1
     row.lease_owner, row.lease_until = "", None
     row.last_failure, row.last_failure_at = "", None
-    row.updated_at = now
+    row.updated_at = since
     row.save()  # deferred columns, which no reply has touched, are left alone
 
 

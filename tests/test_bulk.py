@@ -23,11 +23,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_quota import accounts, bulk, provider
+from django_quota import accounts, bulk, leases, locking, provider, tokens
 from django_quota.bulk import Refreshed, refresh_expiring
 from django_quota.exceptions import RateLimited, RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken
@@ -275,6 +275,9 @@ class TestSharing:
         assert run().renewed == 1  # the other; its lease is still there
         assert token("u0").lease_owner
         QuotaToken.objects.exclude(lease_until=None).update(lease_until=timezone.now())
+        assert run().renewed == 0  # the killed one might still be saving
+        patience = timedelta(seconds=leases.SAVE_PATIENCE)
+        QuotaToken.objects.exclude(lease_until=None).update(lease_until=timezone.now() - patience)
 
         done = run()
 
@@ -283,6 +286,86 @@ class TestSharing:
 
 
 class TestFailures:
+    @pytest.mark.parametrize(("away", "renewed"), [(30, 2), (1000, 1)])
+    def test_a_database_that_is_away_is_waited_for(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, away: int, renewed: int
+    ) -> None:
+        """It goes when the first token is renewed; by a clock of our own."""
+        make(2)
+        now = 0.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        def query(execute: Callable[..., object], *args: object) -> object:
+            if done_with == 1 and now < away:
+                raise OperationalError("the database is away")
+            return execute(*args)
+
+        done_with = 0
+        real = tokens.renew_unless_taken
+
+        def renew(*args: Any, **options: Any) -> bool:
+            nonlocal done_with
+            renewed = real(*args, **options)
+            done_with += 1
+            return renewed
+
+        monkeypatch.setattr(tokens, "renew_unless_taken", renew)
+        monkeypatch.setattr(locking, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
+        with connection.execute_wrapper(query):
+            done = run()
+
+        assert done.renewed == renewed
+        assert done.stopped == ("" if away < 60 else "The database is away; run it again.")
+
+    def test_what_the_database_says_is_logged(
+        self,
+        quota: LightProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """SQLite and MariaDB call a column that is missing an operational error."""
+
+        def query(*args: object) -> object:
+            raise OperationalError("no such column: lease_until")
+
+        monkeypatch.setattr(bulk, "LONGEST_PAUSE", 0)
+        connection.ensure_connection()  # which asks something itself, on MariaDB
+        with connection.execute_wrapper(query):
+            assert run().stopped == "The database is away; run it again."
+        assert "no such column: lease_until" in caplog.text
+
+    @pytest.mark.parametrize("readable", [True, False])
+    def test_a_database_that_goes_before_anything_is_spent_is_waited_for(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, readable: bool
+    ) -> None:
+        """For half a minute before the claim; or for a second before its failure is noted."""
+        make(2)
+        if not readable:
+            spoil("u0")
+        now = 0.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        def query(execute: Callable[..., object], sql: str, *args: object) -> object:
+            column = "lease_owner" if readable else "last_failure"
+            if sql.startswith("UPDATE") and column in sql and now < (30 if readable else 1):
+                raise OperationalError("the database is away")
+            return execute(sql, *args)
+
+        monkeypatch.setattr(locking, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
+        with connection.execute_wrapper(query):
+            done = run()
+
+        assert (done.renewed, done.unreadable) == ((2, 0) if readable else (1, 1))
+        assert (done.failed, done.stopped) == (0, "")
+        failures = set(QuotaToken.objects.values_list("last_failure", flat=True))
+        assert failures == ({""} if readable else {"", "token_unreadable"})
+
     def test_one_bad_row_does_not_keep_the_others(
         self, quota: LightProvider, caplog: pytest.LogCaptureFixture
     ) -> None:

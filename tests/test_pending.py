@@ -129,14 +129,16 @@ class TestTake:
         pending = started(started_at=time.time() - LIFETIME + 5)
         keep(session, pending)
 
-        assert take(session, pending.state) == pending
+        found = take(session, pending.state)
+        assert found == pending and not found.is_expired
 
     @pytest.mark.parametrize("age", [LIFETIME + 1, 10 * LIFETIME, -120])
-    def test_too_late_is_nothing_and_is_forgotten(self, age: float, session: SessionBase) -> None:
+    def test_too_late_is_said_and_forgotten(self, age: float, session: SessionBase) -> None:
         pending = started(started_at=time.time() - age)
         keep(session, pending)
 
-        assert take(session, pending.state) is None
+        found = take(session, pending.state)
+        assert found is not None and found.is_expired
         assert pending.state not in json.dumps(dict(session.items()))
 
     def test_stamped_by_a_server_whose_clock_is_a_little_ahead(self, session: SessionBase) -> None:

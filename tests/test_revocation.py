@@ -48,6 +48,22 @@ def test_all_are_revoked_however_many(
     assert sorted(quota.counts.revoked) == [f"quota_refresh_{name}.0" for name in "abcde"]
 
 
+def test_those_that_cannot_be_read_keep_no_other_from_its_turn(
+    quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one run: the exit code says that Quota was told of all that it can be told."""
+    monkeypatch.setattr(revocation, "BATCH", 2)
+    dropped("a", "b", "c", "d")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE django_quota_pendingrevocation SET token = 'garbage'")
+    dropped("e")
+
+    done = prune()
+
+    assert (done.revoked, done.left) == (1, 4)
+    assert quota.counts.revoked == {"quota_refresh_e.0": 1}
+
+
 def test_one_that_is_new_is_kept_for_thirty_days() -> None:
     dropped("a")
     left = PendingRevocation.objects.get().expires_at - timezone.now()

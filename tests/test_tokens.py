@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
@@ -15,10 +16,12 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import connection, connections, transaction
+from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from django.db.models import F
 from django.utils import timezone
 
-from django_quota import accounts, fields, locking, provider, revocation, tokens, transport
+from django_quota import accounts, fields, leases, locking, provider, revocation, tokens, transport
+from django_quota.conf import get_settings
 from django_quota.exceptions import (
     ConfigurationError,
     NotConnected,
@@ -59,6 +62,28 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(count) as pool:
         return [future.result() for future in [pool.submit(run) for _ in range(count)]]
+
+
+class Clock:
+    """A clock that only sleep moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of whoever renews."""
+    clock = Clock()
+    for module in (tokens, leases, locking):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 class TestFresh:
@@ -279,7 +304,7 @@ class TestRenewal:
         expire()
         done = threading.Event()
         monkeypatch.setattr(tokens, "_renew_or_go_on", lambda *of: done.wait(20))
-        monkeypatch.setattr(tokens, "LEASE_MARGIN", 0)
+        monkeypatch.setattr(leases, "MARGIN", 0)
         settings.QUOTA_DEADLINE = 0.2
 
         async def ask() -> None:
@@ -291,6 +316,77 @@ class TestRenewal:
                 await sync_to_async(connections.close_all)()
 
         asyncio.run(ask())
+
+    def test_a_task_waits_as_long_as_a_renewal_may_take(
+        self, user: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That of a dead owner's token is one that begins when their time is over."""
+        timeouts: list[float] = []
+
+        async def shared(key: Any, work: Any, timeout: float) -> str:
+            timeouts.append(timeout)
+            return ""
+
+        monkeypatch.setattr(locking, "shared", shared)
+        settings.QUOTA_DEADLINE = 7
+        expire()
+
+        async def ask() -> None:
+            await tokens.aget_access_token(user)
+            await sync_to_async(connections.close_all)()
+
+        asyncio.run(ask())
+        assert timeouts == [leases.wait_time() + 7 + leases.MARGIN]
+
+    def test_a_thread_that_cannot_be_started_keeps_no_place(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(locking, "_background", threading.BoundedSemaphore(1))
+        expire()
+        with monkeypatch.context() as patch:
+            patch.setattr(locking.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="new thread"):
+                tokens.get_access_token(user, timeout=10)
+
+        assert tokens.get_access_token(user, timeout=10) == row().access_token
+
+    def test_the_pages_of_one_user_share_a_place_behind_them(
+        self, user: Any, person: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With a place for each, those of one user would keep all others from theirs."""
+        monkeypatch.setattr(locking, "_background", threading.BoundedSemaphore(2))
+        person.sandbox.person().sign_in()
+        other = get_user_model().objects.exclude(pk=user.pk).get()
+        asked = threading.Semaphore(0)
+        answer = threading.Event()
+        real = provider.refresh
+
+        def refresh(refresh_token: str) -> provider.TokenReply:
+            asked.release()
+            assert answer.wait(60)
+            return real(refresh_token)
+
+        def begin(whose: Any) -> None:
+            with pytest.raises(ProviderUnavailable, match="still being renewed"):
+                tokens.get_access_token(whose, timeout=0)
+
+        monkeypatch.setattr(provider, "refresh", refresh)
+        expire()
+        for whose in (user, user, user, other):
+            begin(whose)
+        for _ in range(2):
+            assert asked.acquire(timeout=60)
+        answer.set()
+        for thread in threading.enumerate():
+            if thread.name == "django_quota-renewal":
+                thread.join()
+        assert not asked.acquire(blocking=False)
+        assert locking._behind == {}
+        assert [locking._background.acquire(blocking=False) for _ in range(2)] == [True, True]
+        assert tokens.get_access_token(user, timeout=0) != tokens.get_access_token(other, timeout=0)
 
     def test_a_cancelled_task_takes_nothing_from_the_others(
         self, user: Any, sandbox: Sandbox
@@ -439,6 +535,22 @@ class TestFailure:
 
         assert tokens.get_access_token(user) != before.access_token
         assert row().id_token == before.id_token
+
+    @pytest.mark.parametrize("left", [20, 400])
+    def test_without_a_refresh_token_what_lasts_is_used(
+        self, user: Any, sandbox: Sandbox, left: int
+    ) -> None:
+        """Nobody is signed out before their access ends: not by a page, nor by bulk work."""
+        QuotaToken.objects.update(
+            refresh_token="", expires_at=timezone.now() + timedelta(seconds=left)
+        )
+        token = row().access_token
+        assert not tokens.renew_unless_taken(row(), since=timezone.now())
+        assert tokens.get_access_token(user) == token
+        assert not row().needs_sign_in
+        with pytest.raises(ReauthenticationRequired):
+            tokens.get_access_token(user, rejected=token)
+        assert sandbox.requests() == []
 
     def test_no_refresh_token_at_all(self, user: Any, sandbox: Sandbox) -> None:
         stored = row()
@@ -597,12 +709,55 @@ class TestPatience:
         assert caught.value.request_sent is False
         assert sandbox.requests() == []
 
+    def test_disconnecting_does_not_wait_for_ever(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if connection.vendor == "sqlite":
+            pytest.skip("SQLite waits as long as its own timeout says")
+        monkeypatch.setattr(accounts, "LOCK_PATIENCE", 0.1)
+        thread = self.lock(1)
+
+        with pytest.raises(ProviderUnavailable, match="disconnect again"):
+            accounts.disconnect(user)
+
+        thread.join()
+        assert row().access_token
+
     def test_a_lease_of_the_future_is_none(self, user: Any, sandbox: Sandbox) -> None:
         """The clock was set back since."""
         QuotaToken.objects.update(lease_owner="x", lease_until=timezone.now() + timedelta(hours=1))
         expire()
         tokens.get_access_token(user)
         assert sandbox.requests() == RENEWAL
+
+    @pytest.mark.parametrize(("deadline", "ahead"), [(1, 65), (20, 50), (100, 160)])
+    def test_a_lease_of_a_longer_deadline_or_a_clock_ahead_is_one(
+        self, user: Any, sandbox: Sandbox, settings: Any, deadline: float, ahead: float
+    ) -> None:
+        """While a longer QUOTA_DEADLINE is deployed, some processes have the shorter one."""
+        settings.QUOTA_DEADLINE = deadline
+        until = timezone.now() + timedelta(seconds=ahead)
+        QuotaToken.objects.update(lease_owner="x", lease_until=until)
+        assert not tokens.renew_unless_taken(row(), since=timezone.now())
+        assert sandbox.requests() == []
+
+    def test_no_call_of_bulk_work_on_a_lease_that_took_too_long_to_commit(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would end during the call, and others would spend the token again."""
+        real = leases.take
+
+        def take(row: QuotaToken, owner: str) -> None:
+            real(row, owner)
+            row.lease_until = timezone.now() + timedelta(seconds=leases.MARGIN)
+
+        monkeypatch.setattr(leases, "take", take)
+
+        with pytest.raises(ProviderUnavailable, match="too long") as caught:
+            tokens.renew_unless_taken(row(), since=timezone.now())
+
+        assert caught.value.request_sent is False
+        assert sandbox.requests() == []
 
     def test_a_renewal_is_not_cut_short_by_its_callers_bound(
         self, user: Any, sandbox: Sandbox
@@ -677,8 +832,195 @@ class TestRaces:
         assert tokens.get_access_token(user) == "quota_token_newer"
         assert not row().needs_sign_in
 
+    def test_an_owner_who_saves_late_comes_first(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The database was away since Quota answered, say, until after the lease had ended."""
+        monkeypatch.setattr(leases, "OWNER_FIRST", 60)
+        looked = threading.Semaphore(0)
+        real = leases.LateOwner.worth_a_lock
+
+        def worth_a_lock(late: Any, row: QuotaToken) -> bool:
+            looked.release()
+            return real(late, row)
+
+        monkeypatch.setattr(leases.LateOwner, "worth_a_lock", worth_a_lock)
+        waiting: list[Any] = []
+
+        def late() -> None:
+            QuotaToken.objects.update(lease_until=timezone.now())
+            waiting.append(pool.submit(in_threads, 2, lambda: tokens.get_access_token(user)))
+            for _ in range(6):
+                assert looked.acquire(timeout=60)
+
+        replies = self.during_the_call(monkeypatch, late)
+        expire()
+        with ThreadPoolExecutor(1) as pool:
+            token = tokens.get_access_token(user)
+            assert waiting[0].result() == [token, token]
+        assert token == replies[0].access_token == row().access_token
+        assert sandbox.requests() == RENEWAL
+        assert not PendingRevocation.objects.exists()
+
+    def take_over(
+        self,
+        user: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: Clock,
+        *,
+        held: Callable[[], bool],
+    ) -> list[float]:
+        """When the row's lock was had by who takes it over from a late owner, while it is not
+        `held` by others."""
+        got: list[float] = []
+        real = locking.locked
+
+        def locked(*args: Any, **options: Any) -> Any:
+            if held():
+                raise OperationalError("locked")
+            got.append(clock.now)
+            return real(*args, **options)
+
+        monkeypatch.setattr(locking, "locked", locked)
+        QuotaToken.objects.update(lease_owner="late", lease_until=timezone.now())
+        expire()
+        tokens.get_access_token(user)
+        return got
+
+    @pytest.mark.parametrize("held", [0, 0.3, 5, 20])
+    def test_a_late_owner_has_the_row_to_themselves_once_it_is_to_be_had(
+        self,
+        user: Any,
+        sandbox: Sandbox,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: Clock,
+        held: float,
+    ) -> None:
+        """Whoever waits only could not have the lock; nor could they. Others hold it for so long;
+        then the owner is asleep until their next attempt."""
+        got = self.take_over(user, monkeypatch, clock, held=lambda: clock.now < held)
+
+        taken_over = got[-2]  # then it is saved
+        assert got[0] >= held
+        assert got[0] + leases.OWNER_FIRST < taken_over < got[0] + leases.OWNER_FIRST + 1
+        assert sandbox.requests() == RENEWAL
+
+    @pytest.mark.parametrize("waits", [False, True])
+    def test_a_lock_that_others_have_gives_a_late_owner_their_time_again(
+        self,
+        user: Any,
+        sandbox: Sandbox,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: Clock,
+        waits: bool,
+    ) -> None:
+        """The row was to be had at first; from one second to ten it is not. SQLite `waits`."""
+
+        def held() -> bool:
+            if waits and 1 < clock.now < 10:
+                clock.now = 10
+            return 1 < clock.now < 10
+
+        got = self.take_over(user, monkeypatch, clock, held=held)
+
+        free_again = next(moment for moment in got if moment >= 10)
+        assert got[-2] > free_again + leases.OWNER_FIRST
+        assert sandbox.requests() == RENEWAL
+
+    def test_who_waits_from_the_start_of_a_dead_owners_lease_replaces_them(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        """However late their looks at the row come."""
+        start = timezone.now()
+        monkeypatch.setattr(timezone, "now", lambda: start + timedelta(seconds=clock.now))
+        lease = timedelta(seconds=get_settings().deadline + leases.MARGIN)
+        QuotaToken.objects.update(lease_owner="killed", lease_until=start + lease)
+        expire()
+
+        tokens.get_access_token(user)
+
+        assert sandbox.requests() == RENEWAL
+
+    def test_nobody_waits_for_a_locked_row_for_ever(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        def locked(*args: Any, **options: Any) -> Any:
+            raise OperationalError("locked")
+
+        monkeypatch.setattr(locking, "locked", locked)
+        QuotaToken.objects.update(lease_owner="late", lease_until=timezone.now())
+        expire()
+
+        with pytest.raises(ProviderUnavailable):
+            tokens.get_access_token(user)
+
+        assert leases.wait_time() < clock.now < leases.wait_time() + 1
+        assert sandbox.requests() == []
+
+    def test_a_valid_token_is_gone_on_with_while_its_owner_is_late(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        QuotaToken.objects.update(lease_owner="late", lease_until=timezone.now())
+        expire(10)
+        assert tokens.get_access_token(user) == row().access_token
+        assert sandbox.requests() == []
+
+    def test_of_two_pairs_of_one_grant_the_second_is_not_revoked(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Quota has a grace period, and the first owner was taken for dead. To revoke what they
+        have may end the grant, and with it the pair that is kept (RFC 7009 section 2.1)."""
+
+        def taken_over() -> None:
+            taker = row()
+            taker.access_token, taker.refresh_token = "quota_token_2", "quota_refresh_2"
+            taker.version += 1
+            taker.expires_at = timezone.now() + timedelta(hours=1)
+            taker.save()
+
+        self.during_the_call(monkeypatch, taken_over)
+        expire()
+
+        assert tokens.get_access_token(user) == "quota_token_2"
+        assert row().refresh_token == "quota_refresh_2"
+        assert not PendingRevocation.objects.exists()
+
+    def test_an_operator_who_asks_for_a_sign_in_during_a_renewal_wins(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replies = self.during_the_call(
+            monkeypatch,
+            lambda: QuotaToken.objects.update(
+                status=QuotaToken.Status.REAUTHENTICATION_REQUIRED, version=F("version") + 1
+            ),
+        )
+        expire()
+
+        with pytest.raises(ReauthenticationRequired):
+            tokens.get_access_token(user)
+
+        assert replies[0].refresh_token in {p.token for p in PendingRevocation.objects.all()}
+
+    @pytest.mark.parametrize("version", [0, 1])
+    def test_an_operator_who_asks_for_a_sign_in_during_a_failing_renewal_wins(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch, version: int
+    ) -> None:
+        """The old token is valid still, but not to be gone on with."""
+
+        def refresh(refresh_token: str) -> provider.TokenReply:
+            QuotaToken.objects.update(
+                status=QuotaToken.Status.REAUTHENTICATION_REQUIRED, version=F("version") + version
+            )
+            raise ProviderUnavailable("down")
+
+        monkeypatch.setattr(provider, "refresh", refresh)
+        expire(20)
+
+        with pytest.raises(ReauthenticationRequired):
+            tokens.get_access_token(user)
+
     def test_the_lease_of_a_killed_worker_ends(self, user: Any, sandbox: Sandbox) -> None:
-        past = timezone.now() - timedelta(seconds=1)
+        past = timezone.now() - timedelta(seconds=leases.SAVE_PATIENCE)
         QuotaToken.objects.update(lease_owner="killed", lease_until=past)
         expire()
 
@@ -687,7 +1029,102 @@ class TestRaces:
         assert sandbox.requests() == RENEWAL
 
 
+class TestDates:
+    """A save may come a minute after Quota's answer; the token lives from the answer on."""
+
+    def save_late(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+        """It takes a minute to get the next lock."""
+        now, locked = timezone.now, locking.locked
+
+        def late(*args: Any, **options: Any) -> Any:
+            clock.now = 60
+            monkeypatch.setattr(timezone, "now", lambda: now() + timedelta(minutes=1))
+            return locked(*args, **options)
+
+        monkeypatch.setattr(locking, "locked", late)
+
+    def of_the_answer(self) -> bool:
+        answered_by = timezone.now() - timedelta(minutes=1)
+        stored = row()
+        return stored.updated_at <= answered_by and stored.expires_at <= answered_by + timedelta(
+            seconds=3600
+        )
+
+    def test_of_a_renewal(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        real = provider.refresh
+
+        def refresh(refresh_token: str) -> provider.TokenReply:
+            self.save_late(monkeypatch, clock)
+            return real(refresh_token)
+
+        monkeypatch.setattr(provider, "refresh", refresh)
+        expire()
+        tokens.get_access_token(user)
+        assert self.of_the_answer()
+
+    def test_of_a_sign_in(self, user: Any, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+        reply = provider.TokenReply(
+            access_token="quota_token_new",
+            refresh_token="quota_refresh_new",
+            id_token=None,
+            expires_in=3600,
+            scope=None,
+        )
+        self.save_late(monkeypatch, clock)
+        tokens.store(ProviderAccount.objects.get(), reply)
+        assert self.of_the_answer()
+
+
 class TestRevocation:
+    @pytest.fixture
+    def locked_out(self, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> provider.TokenReply:
+        """The pair of a sign-in, and a token row that is locked for ever."""
+
+        def locked(*args: Any, **options: Any) -> Any:
+            raise OperationalError("locked")
+
+        monkeypatch.setattr(locking, "locked", locked)
+        return provider.TokenReply(
+            access_token="quota_token_new",
+            refresh_token="quota_refresh_new",
+            id_token=None,
+            expires_in=3600,
+            scope=None,
+        )
+
+    @pytest.mark.parametrize("atomic", [False, True])
+    def test_a_sign_in_that_cannot_be_saved_is_given_back(
+        self, user: Any, locked_out: provider.TokenReply, atomic: bool
+    ) -> None:
+        """A transaction of the caller's is rolled back by the error."""
+        if atomic and connection.vendor == "sqlite":
+            pytest.skip("no other connection can write meanwhile")
+        caller = transaction.atomic() if atomic else nullcontext()
+        with pytest.raises(ProviderUnavailable, match="did not give the token row"), caller:
+            tokens.store(ProviderAccount.objects.get(), locked_out)
+
+        queued = [pending.token for pending in PendingRevocation.objects.all()]
+        assert queued == ["quota_refresh_new"]
+
+    def test_nor_can_it_be_given_back(
+        self,
+        user: Any,
+        locked_out: provider.TokenReply,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def queue(refresh_token: str) -> None:
+            raise InterfaceError(f"the database is away: {refresh_token}")
+
+        monkeypatch.setattr(revocation, "queue", queue)
+        with pytest.raises(ProviderUnavailable, match="did not give the token row"):
+            tokens.store(ProviderAccount.objects.get(), locked_out)
+
+        assert "could not be queued" in caplog.text
+        assert "quota_refresh_" not in caplog.text
+
     def test_a_superseded_refresh_token_is_revoked(self, user: Any, person: Person) -> None:
         old = row().refresh_token
         person.sign_in()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from django.db import OperationalError, connection, connections
 from django.utils import timezone
 
 from django_quota import locking, provider
+from django_quota.exceptions import ProviderUnavailable
+from django_quota.leases import SAVE_PATIENCE
 from django_quota.models import QuotaToken
 from django_quota.tokens import get_access_token
 from tests.light_provider import LightProvider
@@ -65,7 +68,8 @@ def test_killed_at_every_step(quota: LightProvider, crew: Crew, grace_period: in
         generation = "1" if saved else "0"
         assert left.refresh_token == f"quota_refresh_{name}.{generation}"
 
-        QuotaToken.objects.update(lease_until=timezone.now())  # it ends by itself in 25 seconds
+        # It ends by itself in 25 seconds, and whoever waits then leaves the row to it for a while.
+        QuotaToken.objects.update(lease_until=timezone.now() - timedelta(seconds=SAVE_PATIENCE))
         got = outcome(partial(get_access_token, user))
         if spent and not saved and not grace_period:
             assert got.startswith("ReauthenticationRequired")
@@ -99,10 +103,14 @@ def test_dropped_connections_do_not_lose_a_pair(quota: LightProvider, wait_until
     assert row.refresh_token == "quota_refresh_u0.1"
 
 
+@pytest.mark.parametrize("seconds", [50, 70])
 def test_a_database_that_is_away_for_a_while_does_not_lose_a_pair(
-    quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+    quota: LightProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: int,
 ) -> None:
-    """Every query fails from Quota's answer on, for most of a minute by a clock of our own."""
+    """Every query fails from Quota's answer on, for a minute or so by a clock of our own."""
     (user,) = make_users(1)
     now = 0.0
 
@@ -111,7 +119,7 @@ def test_a_database_that_is_away_for_a_while_does_not_lose_a_pair(
         now += seconds
 
     def away(execute: Callable[..., object], *args: object) -> object:
-        if now < 50:
+        if now < seconds:
             raise OperationalError("the database is away")
         return execute(*args)
 
@@ -125,7 +133,12 @@ def test_a_database_that_is_away_for_a_while_does_not_lose_a_pair(
     monkeypatch.setattr(locking, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
     monkeypatch.setattr(provider, "refresh", refresh)
     try:
-        assert get_access_token(user) == "quota_token_u0.1"
+        if seconds < SAVE_PATIENCE:
+            assert get_access_token(user) == "quota_token_u0.1"
+        else:  # nothing more can be done, but to say so
+            with pytest.raises(ProviderUnavailable, match="did not save"):
+                get_access_token(user)
+            assert "could not be saved: OperationalError" in caplog.text
     finally:
         connection.execute_wrappers.remove(away)
-    assert now >= 50
+    assert now >= min(seconds, SAVE_PATIENCE)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections
+from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from pytest_django.fixtures import Settings
 
@@ -46,6 +47,16 @@ def test_processes(quota: LightProvider, crew: Crew) -> None:
     got = crew.order("get", users=[user.pk], threads=threads)
 
     assert Counter(got) == {"quota_token_u0.1": callers}
+    assert quota.counts.sent == sent_by(1)
+
+
+def test_a_dead_owner_is_replaced_by_one_of_64(quota: LightProvider) -> None:
+    (user,) = make_users(1)
+    QuotaToken.objects.update(lease_owner="killed", lease_until=timezone.now())
+
+    got = begin_together(work_for([user], 64))
+
+    assert Counter(got) == {"quota_token_u0.1": 64}
     assert quota.counts.sent == sent_by(1)
 
 

@@ -1,0 +1,415 @@
+"""What happens at the very moment of a renewal: clocks apart, keys apart, a row that goes, a
+database that says no, a process that forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from cryptography.fernet import Fernet
+from django.contrib.auth import get_user_model
+from django.db import InterfaceError, InternalError, connection, connections
+from django.utils import timezone
+
+from django_quota import accounts, leases, locking, provider, revocation, tokens
+from django_quota.exceptions import NotConnected, ProviderUnavailable, ReauthenticationRequired
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.reencryption import reencrypt
+from django_quota.tokens import aget_access_token, get_access_token
+from tests.light_provider import LightProvider
+from tests.storms.crew import begin_together, make_users, outcome
+from tests.storms.test_transactions import expire, needs_second_connection, pair, reply
+
+pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
+
+NEW_PAIR = ("quota_token_u0.1", "quota_refresh_u0.1")
+
+
+@pytest.fixture
+def user() -> Any:
+    return make_users(1)[0]
+
+
+def queued() -> list[str]:
+    return sorted(pending.token for pending in PendingRevocation.objects.all())
+
+
+def at_the_answer(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """`happens` once, when Quota has answered and nothing is saved yet."""
+    real = provider.refresh
+
+    def refresh(refresh_token: str) -> provider.TokenReply:
+        answer = real(refresh_token)
+        monkeypatch.setattr(provider, "refresh", real)
+        happens()
+        return answer
+
+    monkeypatch.setattr(provider, "refresh", refresh)
+
+
+@pytest.mark.parametrize("behind", [0.1, 1, 20, 60])
+def test_a_host_whose_clock_is_behind_respects_a_lease(
+    user: Any,
+    quota: LightProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    behind: float,
+) -> None:
+    """To it the lease lasts longer than any."""
+    real_now = timezone.now
+    mine = threading.local()
+
+    def now() -> Any:
+        return real_now() - timedelta(seconds=getattr(mine, "behind", 0))
+
+    monkeypatch.setattr(timezone, "now", now)
+    expire()
+    QuotaToken.objects.update(expires_at=real_now() - timedelta(minutes=5))
+    quota.set(latency=0.5)
+
+    def late() -> str:
+        mine.behind = behind
+        while not QuotaToken.objects.get().lease_until:
+            pass
+        return outcome(lambda: get_access_token(user))
+
+    got = begin_together([lambda: outcome(lambda: get_access_token(user)), late])
+    assert got == ["quota_token_u0.1"] * 2
+    assert quota.counts.sent == {"quota_refresh_u0.0": 1}
+
+
+def test_a_lease_that_took_too_long_to_commit_is_no_time_for_a_call(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that has to confirm it hangs, say: the lease would end during the call."""
+    looks: list[bool] = []
+    real = leases.leaves_time
+
+    def leaves_time(row: QuotaToken) -> bool:
+        looks.append(True)
+        if len(looks) > 1:
+            return real(row)
+        QuotaToken.objects.update(lease_until=timezone.now())
+        row.lease_until = timezone.now() + timedelta(seconds=leases.MARGIN)
+        return real(row)
+
+    monkeypatch.setattr(leases, "leaves_time", leaves_time)
+    assert get_access_token(user) == "quota_token_u0.1"
+    assert len(looks) == 2
+    assert quota.counts.sent.total() == 1
+
+
+def test_a_row_under_a_key_that_this_process_has_not_got_yet(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """Another one re-encrypts it while Quota answers: the new pair is saved all the same."""
+    old, new = settings.FIELD_ENCRYPTION_KEY, Fernet.generate_key().decode()
+
+    def another_process() -> None:
+        settings.FIELD_ENCRYPTION_KEY = [new, old]
+        reencrypt()
+        settings.FIELD_ENCRYPTION_KEY = old
+
+    at_the_answer(monkeypatch, another_process)
+    assert get_access_token(user) == "quota_token_u0.1"
+    assert pair() == NEW_PAIR
+
+
+@needs_second_connection
+@pytest.mark.parametrize("goes", ["disconnect", "delete"])
+def test_what_a_renewal_brings_while_the_row_goes_is_revoked(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, goes: str
+) -> None:
+    """Not the token that it has spent."""
+    real = revocation.readable
+    renewals: list[Any] = []
+
+    def read(row: QuotaToken, name: str) -> str:
+        secret = real(row, name)
+        if not renewals:  # between the look at the token and its end
+            renewals.append(pool.submit(lambda: outcome(lambda: get_access_token(user))))
+            wait(renewals, timeout=1)  # it is kept from it, or it would be done by then
+        return secret
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(revocation, "readable", read)
+        if goes == "disconnect":
+            accounts.disconnect(user)
+        else:
+            get_user_model().objects.get().delete()
+        renewals[0].result(20)
+        pool.submit(connections.close_all).result()
+    alive = {f"quota_refresh_u0.{family.generation}" for family in quota._families.values()}
+    assert (alive or {"quota_refresh_u0.0"}) <= set(queued())
+
+
+@pytest.mark.parametrize("kind", [InterfaceError, InternalError])
+def test_a_database_that_says_no_when_the_pair_is_saved(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """It is a standby for a moment, say, and takes no writes; it is asked again."""
+    said: list[str] = []
+
+    def no(execute: Any, *query: Any) -> Any:
+        if not said:
+            said.append("no")
+            raise kind("cannot execute SELECT FOR UPDATE in a read-only transaction")
+        return execute(*query)
+
+    at_the_answer(monkeypatch, lambda: connection.execute_wrappers.append(no))
+    try:
+        assert get_access_token(user) == "quota_token_u0.1"
+    finally:
+        connection.execute_wrappers.remove(no)
+    assert (pair(), said) == (NEW_PAIR, ["no"])
+
+
+def test_a_sign_in_whose_account_goes_gives_its_tokens_back(
+    user: Any, quota: LightProvider
+) -> None:
+    account = ProviderAccount.objects.get()
+    get_user_model().objects.all().delete()
+    with pytest.raises(NotConnected):
+        tokens.store(account, reply("in"))
+    assert reply("in").refresh_token in queued()
+
+
+def test_a_sign_in_whose_row_goes_gives_its_tokens_back(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = locking.locked
+
+    def locked(*args: Any, **options: Any) -> Any:
+        QuotaToken.objects.all().delete()
+        monkeypatch.setattr(locking, "locked", real)
+        return real(*args, **options)
+
+    monkeypatch.setattr(locking, "locked", locked)
+    with pytest.raises(NotConnected):
+        tokens.store(ProviderAccount.objects.get(), reply("in"))
+    assert queued() == sorted(["quota_refresh_u0.0", str(reply("in").refresh_token)])
+
+
+def test_a_child_process_renews_though_its_parent_was_busy() -> None:
+    for _ in range(locking.BACKGROUND):
+        assert locking._background.acquire(blocking=False)
+    connections.close_all()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if locking._background.acquire(blocking=False) else 1)
+    for _ in range(locking.BACKGROUND):
+        locking._background.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def process(quota: LightProvider, *, does: str) -> subprocess.Popen[str]:
+    """`does` in a process of its own, which has `user`."""
+    script = (
+        "import asyncio, os, signal, sys, django; from django.conf import settings\n"
+        "signal.alarm(60)\n"
+        "settings.DATABASES['default']['NAME'] = sys.argv[1]\n"
+        "settings.QUOTA_BASE_URL = sys.argv[2]\n"
+        "django.setup()\n"
+        "from django.contrib.auth import get_user_model\n"
+        "from django_quota.models import QuotaToken\n"
+        "from django_quota.tokens import aget_access_token, get_access_token\n"
+        "user = get_user_model().objects.get()\n"
+    ) + textwrap.dedent(does)
+    database = str(connection.settings_dict["NAME"])
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script, database, quota.origin],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_process_that_ends_saves_what_it_renews_first(
+    user: Any, quota: LightProvider, wait_until: Callable[[Callable[[], object]], None]
+) -> None:
+    """A page has not waited for it; and then the server is stopped."""
+    expire()
+    quota.set(hang=True)
+    does = "try: get_access_token(user, timeout=0)\nexcept Exception: print('ends', flush=True)"
+    with process(quota, does=does) as ending:
+        assert ending.stdout is not None
+        assert ending.stdout.readline() == "ends\n"
+        wait_until(lambda: quota.counts.sent)
+        quota.set(hang=False)
+        assert ending.wait() == 0
+    assert pair() == NEW_PAIR
+
+
+def test_a_process_that_was_forked_renews_in_threads_of_its_own(
+    user: Any, quota: LightProvider
+) -> None:
+    """A server that loads the app and then forks, of which the first has renewed already."""
+    expire()
+    does = """
+        from asgiref.sync import ThreadSensitiveContext
+        from django.db import connections
+
+        async def request():
+            async with ThreadSensitiveContext():
+                print(await aget_access_token(user), flush=True)
+
+        asyncio.run(request())
+        QuotaToken.objects.update(expires_at="2020-01-01T00:00:00Z")
+        connections.close_all()
+        if child := os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        signal.alarm(60)
+        asyncio.run(request())
+    """
+    with process(quota, does=does) as first:
+        said, _nothing = first.communicate()
+    assert said.split() == ["quota_token_u0.1", "quota_token_u0.2"]
+
+
+def test_a_failure_is_not_noted_over_somebody_elses_renewal(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They took us for dead, and their call goes on."""
+    ends = timezone.now() + timedelta(seconds=20)
+
+    def fail(refresh_token: str) -> provider.TokenReply:
+        QuotaToken.objects.update(lease_owner="taker", lease_until=ends)
+        raise ReauthenticationRequired("spent", provider_code="invalid_grant")
+
+    monkeypatch.setattr(provider, "refresh", fail)
+    expire()
+    with pytest.raises(ProviderUnavailable, match="Somebody else"):
+        get_access_token(user)
+    row = QuotaToken.objects.get()
+    assert (row.lease_owner, row.lease_until, row.needs_sign_in) == ("taker", ends, False)
+
+
+def test_event_loops_of_many_threads(quota: LightProvider) -> None:
+    everybody = make_users(16)
+
+    def work(user: Any) -> Callable[[], str]:
+        async def ask() -> str:
+            try:
+                return await aget_access_token(user)
+            finally:
+                await sync_to_async(connections.close_all)()
+
+        return lambda: outcome(lambda: asyncio.run(ask()))
+
+    got = begin_together([work(user) for user in everybody])
+    assert got == [f"quota_token_u{number}.1" for number in range(16)]
+    assert locking._under_way == {}
+
+
+@needs_second_connection
+def test_a_project_that_commits_by_hand(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AUTOCOMMIT = False: nobody would commit what is saved on a connection of our own."""
+    connections.close_all()
+    monkeypatch.setitem(connections.settings["default"], "AUTOCOMMIT", False)
+
+    def view() -> str:
+        try:
+            return outcome(lambda: get_access_token(user))
+        finally:
+            connection.rollback()
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(view).result() == "quota_token_u0.1"
+    monkeypatch.setitem(connections.settings["default"], "AUTOCOMMIT", True)
+    assert pair() == NEW_PAIR
+
+
+def test_a_late_reply_without_a_refresh_token(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign-in has won meanwhile: there is nothing to give back."""
+    real = provider.refresh
+    monkeypatch.setattr(provider, "refresh", lambda token: replace(real(token), refresh_token=None))
+    account = ProviderAccount.objects.get()
+    at_the_answer(monkeypatch, lambda: tokens.store(account, reply("in")))
+    assert get_access_token(user) == reply("in").access_token
+    assert queued() == ["quota_refresh_u0.0"]
+
+
+def test_disconnecting_beside_renewals(quota: LightProvider) -> None:
+    """On SQLite a transaction that has read first could not write."""
+    everybody = make_users(20, expire_in=3600)
+    over = threading.Event()
+
+    def renew() -> str:
+        while not over.is_set():
+            said = outcome(lambda: get_access_token(busy, rejected=get_access_token(busy)))
+            if not said.startswith("quota_token_"):
+                return said
+        return ""
+
+    def gone(user: Any) -> str:
+        accounts.disconnect(user)
+        return ""
+
+    def leave() -> str:
+        try:
+            return "".join(said for user in everybody if (said := outcome(partial(gone, user))))
+        finally:
+            over.set()
+
+    (busy,) = get_user_model().objects.bulk_create([get_user_model()(username="busy")])
+    account = ProviderAccount.objects.create(user=busy, external_id="busy")
+    QuotaToken.objects.create(
+        account=account,
+        access_token="quota_token_busy.0",
+        refresh_token="quota_refresh_busy.0",
+        expires_at=timezone.now() + timedelta(hours=1),
+    )
+    assert begin_together([renew, renew, leave]) == ["", "", ""]
+    assert [row.account_id for row in QuotaToken.objects.all()] == [account.pk]
+
+
+def test_a_lease_outlives_the_call(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    ends: list[Any] = []
+    at_the_answer(monkeypatch, lambda: ends.append(QuotaToken.objects.get().lease_until))
+    before = timezone.now()
+    get_access_token(user)
+    assert ends[0] >= before + timedelta(seconds=tokens.get_settings().deadline)
+
+
+def test_a_superseded_token_is_queued_or_it_is_not_superseded(
+    user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one transaction."""
+
+    def broken(refresh_token: str) -> None:
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(revocation, "queue", broken)
+    with pytest.raises(RuntimeError):
+        tokens.store(ProviderAccount.objects.get(), reply("in"))
+    assert pair() == ("quota_token_u0.0", "quota_refresh_u0.0")
+
+
+@needs_second_connection
+def test_a_caller_who_commits_by_hand_for_a_while(user: Any, quota: LightProvider) -> None:
+    """`set_autocommit(False)`: their rollback brings no spent token back."""
+    connection.set_autocommit(False)
+    try:
+        assert get_access_token(user) == "quota_token_u0.1"
+        connection.rollback()
+    finally:
+        connection.set_autocommit(True)
+    assert pair() == NEW_PAIR
