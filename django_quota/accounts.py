@@ -5,22 +5,30 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import IntegrityError, models, router, transaction
-from django.db.models.query_utils import DeferredAttribute
+from django.core.exceptions import ValidationError
+from django.db import (
+    DataError,
+    IntegrityError,
+    OperationalError,
+    models,
+    router,
+    transaction,
+)
 from django.utils import timezone
 
 from .conf import get_settings
-from .exceptions import SignInFailed
+from .exceptions import ProviderUnavailable, SignInFailed
 from .id_token import Identity
 from .locking import locked, patiently
 from .models import PROVIDER, ProviderAccount, QuotaToken
-from .signals import wallet_connected, wallet_disconnected
+from .signals import wallet_disconnected
 from .tokens import LOCK_PATIENCE
 
 __all__ = [
@@ -36,6 +44,8 @@ __all__ = [
     "username_for",
     "wipe_tokens",
 ]
+
+T = TypeVar("T")
 
 
 def account_of(user: Any) -> ProviderAccount | None:
@@ -57,13 +67,24 @@ def find(external_id: str) -> ProviderAccount | None:
 
 
 def record_sign_in(account: ProviderAccount, identity: Identity) -> None:
-    """Note what Quota says about the person now. The user's own fields are the project's."""
-    account.issuer = identity.issuer
-    account.email = identity.email
-    account.name = identity.name
-    account.picture = identity.picture
-    account.last_sign_in_at = timezone.now()
-    account.save()
+    """Note what Quota says about the person now. The user's own fields are the project's.
+
+    Raises SignInFailed `account_conflict` if the account is gone: it was disconnected, or its user
+    deleted, at this moment, and saving it would bring it back.
+    """
+    noted: dict[str, Any] = {
+        "issuer": identity.issuer,
+        "email": identity.email,
+        "name": identity.name,
+        "picture": identity.picture,
+        "last_sign_in_at": timezone.now(),
+    }
+    for name, value in noted.items():
+        setattr(account, name, value)
+    if account._state.adding:
+        account.save()
+    elif not ProviderAccount.objects.using(account._state.db).filter(pk=account.pk).update(**noted):
+        raise SignInFailed("account_conflict", "the account was removed just now")
 
 
 def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
@@ -73,26 +94,28 @@ def candidates_by_email(identity: Identity) -> "models.QuerySet[Any]":
     get an address verified at Quota would get those too.
     """
     model = get_user_model()
-    field = model.get_email_field_name()
-    there = any(known.name == field for known in model._meta.get_fields())
-    if not (there and get_settings().link_by_email and identity.email and identity.email_verified):
+    column = _email_column(model)
+    wanted = get_settings().link_by_email and identity.email and identity.email_verified
+    if column is None or not wanted:
         return model._default_manager.none()
-    users = _without_rights(model._default_manager.filter(quota_accounts__isnull=True))
-    alike = users.filter(**{f"{field}__iexact": identity.email})
+    users = model._default_manager.filter(quota_accounts__isnull=True)
+    alike = users.filter(**{f"{column.name}__iexact": identity.email})
     # Databases take other letters for the same, too: a dotless i, an accent (CVE-2019-19844).
-    same = [user.pk for user in alike if _same_email(getattr(user, field), identity.email)]
+    same = [
+        user.pk
+        for user in alike
+        if _same_email(getattr(user, column.name), identity.email) and _is_ordinary(user)
+    ]
     return users.filter(pk__in=same)
 
 
-def _without_rights(users: "models.QuerySet[Any]") -> "models.QuerySet[Any]":
-    """Those who may do nothing but what anybody may, as far as this user model knows of more."""
-    for flag, wanted in (("is_active", True), ("is_staff", False), ("is_superuser", False)):
-        if isinstance(getattr(users.model, flag, None), DeferredAttribute):
-            users = users.filter(**{flag: wanted})
-    for rights in users.model._meta.many_to_many:
-        if rights.name in ("groups", "user_permissions"):
-            users = users.filter(**{f"{rights.name}__isnull": True})
-    return users
+def _is_ordinary(user: Any) -> bool:
+    """Active, and without any right beyond what anybody has. By what the user says and not by
+    columns: in the example of Django's own documentation `is_staff` is computed."""
+    flags = getattr(user, "is_staff", False) or getattr(user, "is_superuser", False)
+    rights = [getattr(user, name, None) for name in ("groups", "user_permissions")]
+    granted = any(right is not None and right.exists() for right in rights)
+    return bool(getattr(user, "is_active", True)) and not flags and not granted
 
 
 def _same_email(one: str, other: str) -> bool:
@@ -133,14 +156,14 @@ def create(identity: Identity, create_user: Any) -> ProviderAccount:
                 user=create_user(identity.claims), external_id=identity.subject
             )
             record_sign_in(account, identity)
-    except IntegrityError:
+    except (IntegrityError, DataError, ValidationError):
         winner = find(identity.subject)
         if winner is None:
             raise SignInFailed(
                 "account_conflict",
                 "the database refused a new user: an e-mail that must be unique is taken (let "
                 "that user connect the wallet, or see QUOTA_LINK_BY_EMAIL), or the user model "
-                "needs more fields (override QuotaBackend.create_user)",
+                "needs other fields (override QuotaBackend.create_user)",
             ) from None
         return winner
     return account
@@ -160,32 +183,43 @@ def new_user(identity: Identity, username: str) -> AbstractBaseUser:
     """A saved user without a password, for any user model.
 
     Only a verified address becomes the user's: with any other, a stranger could take that of
-    somebody else. Raises SignInFailed `email_required` where the model signs in by e-mail and
-    Quota gave no verified one.
+    somebody else. Raises SignInFailed `email_required` where every user has an address of their
+    own, because they sign in by it or it is unique, and Quota gave no verified one.
     """
     email = identity.email if identity.email_verified else ""
     model = get_user_model()
-    email_field = model.get_email_field_name()
-    fields: dict[str, Any] = {}
-    if any(field.name == email_field for field in model._meta.get_fields()):
-        fields[email_field] = email
-    if email_field != model.USERNAME_FIELD:
-        fields[model.USERNAME_FIELD] = username
-    elif not email:
-        raise SignInFailed(
-            "email_required", "users sign in by e-mail here, and Quota gave no verified address"
-        )
-    user = model(**fields)
+    values: dict[str, Any] = {model.USERNAME_FIELD: username}
+    column = _email_column(model)
+    if column is not None:
+        by_email = column.name == model.USERNAME_FIELD
+        if not email and (by_email or (column.unique and not column.null)):
+            raise SignInFailed(
+                "email_required",
+                "users have an address of their own here, and Quota gave no verified address",
+            )
+        # Of NULL a unique column may have many, of "" only one.
+        values[column.name] = email or ("" if not column.null else None)
+    user = model(**values)
     user.set_unusable_password()
     user.save()
     return user
+
+
+def _email_column(model: Any) -> "models.Field[Any, Any] | None":
+    """Where `model` keeps the e-mail address, which may be its username; None if it has none."""
+    username: models.Field[Any, Any] = model._meta.get_field(model.USERNAME_FIELD)
+    if isinstance(username, models.EmailField):
+        return username
+    name = model.get_email_field_name()
+    return next((field for field in model._meta.fields if field.name == name), None)
 
 
 def connect(user: Any, *, external_id: str, issuer: str, replaces: str = "") -> ProviderAccount:
     """Make the wallet `external_id` the one of `user`, who is signed in already.
 
     Raises SignInFailed `account_in_use` if it is somebody else's, `wallet_already_connected` if
-    the user has another one than the one that they have agreed to replace.
+    the user has another one than the one that they have agreed to replace, `account_conflict` if
+    either was connected at this very moment.
     """
     account = find(external_id)
     if account is not None and account.user_id != user.pk:
@@ -205,7 +239,6 @@ def connect(user: Any, *, external_id: str, issuer: str, replaces: str = "") -> 
             raise SignInFailed(
                 "account_conflict", "this user or this wallet was connected just now"
             ) from None
-    wallet_connected.send(sender=ProviderAccount, user=user, account=account)
     return account
 
 
@@ -214,12 +247,23 @@ def disconnect(user: Any) -> None:
 
     The link stays for whoever has no other way in. A user with a password gets rid of it, too: it
     may be to somebody else's Quota account, who could go on signing in as this user.
+
+    Raises ProviderUnavailable if a token row stays locked; nothing is wiped then.
     """
-    with transaction.atomic(using=router.db_for_write(QuotaToken)):
-        for row in QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER):
-            row.delete()
-        if user.password and user.has_usable_password():
-            ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).delete()
+    rows = QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER)
+    keys = list(rows.values_list("pk", flat=True))
+
+    def wipe() -> None:
+        # Each row locked first: on SQLite a transaction that reads first may not write any more.
+        with transaction.atomic(using=router.db_for_write(QuotaToken)):
+            for key in keys:
+                with locked(key) as row:
+                    if row is not None:
+                        row.delete()
+            if user.password and user.has_usable_password():
+                ProviderAccount.objects.filter(user_id=user.pk, provider=PROVIDER).delete()
+
+    _under_lock(wipe)
     wallet_disconnected.send(sender=ProviderAccount, user=user)
 
 
@@ -228,6 +272,8 @@ def wipe_tokens(user: Any, *, unless_newer_than: datetime) -> None:
 
     Not those that were written since: an old event that is delivered late must not end a connection
     that was made, or has worked, after it. The link stays: only Quota's side has gone.
+
+    Raises ProviderUnavailable if a token row stays locked.
     """
 
     def wipe(pk: Any) -> bool:
@@ -239,5 +285,15 @@ def wipe_tokens(user: Any, *, unless_newer_than: datetime) -> None:
 
     rows = QuotaToken.objects.filter(account__user_id=user.pk, account__provider=PROVIDER)
     for pk in rows.values_list("pk", flat=True):
-        if patiently(partial(wipe, pk), LOCK_PATIENCE):
+        if _under_lock(partial(wipe, pk)):
             wallet_disconnected.send(sender=ProviderAccount, user=user)
+
+
+def _under_lock(wipe: Callable[[], T]) -> T:
+    try:
+        return patiently(wipe, LOCK_PATIENCE)
+    except OperationalError:
+        raise ProviderUnavailable(
+            "The database did not give the token row in time; disconnect again soon.",
+            request_sent=False,
+        ) from None

@@ -11,7 +11,19 @@ import pytest
 
 
 @pytest.mark.source("Django: AUTH_USER_MODEL")
-@pytest.mark.parametrize("model", ["EmailUser", "UUIDUser", "BareUser"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "EmailUser",
+        "UUIDUser",
+        "BareUser",
+        "DocsUser",
+        "UniqueEmailUser",
+        "MaybeEmailUser",
+        "OddEmailUser",
+        "NumberedUser",
+    ],
+)
 def test_another_user_model(model: str) -> None:
     """In a process of its own, as the user model cannot be changed after Django has started."""
     root = Path(__file__).parents[2]

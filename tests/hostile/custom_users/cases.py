@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 from django.contrib.auth import SESSION_KEY, get_user_model
+from django.db.models import EmailField
 from django.test import Client
 from pytest_django.fixtures import Settings
 
@@ -18,17 +20,27 @@ pytestmark = [pytest.mark.django_db, pytest.mark.source("Django: AUTH_USER_MODEL
 User = get_user_model()
 
 
-def with_email() -> bool:
-    return any(field.name == "email" for field in User._meta.get_fields())
+#: Where this model keeps the address, "" if it has none.
+COLUMN = next((field for field in User._meta.fields if isinstance(field, EmailField)), None)
+EMAIL = COLUMN.name if COLUMN else ""
+UNIQUE = COLUMN is not None and COLUMN.unique
+#: Each user has an address of their own.
+NEEDS_EMAIL = COLUMN is not None and COLUMN.unique and not COLUMN.null
+#: Users of this model cannot be made without the project's help.
+NOT_OURS_TO_MAKE = User.__name__ == "NumberedUser"
+ours_to_make = pytest.mark.skipif(NOT_OURS_TO_MAKE, reason="a user that we could not make up")
 
 
-def made(**fields: Any) -> Any:
-    user = User(**{User.USERNAME_FIELD: "somebody@example.com"} | fields)
+def made(email: str = "", **fields: Any) -> Any:
+    name = uuid.uuid4() if NOT_OURS_TO_MAKE else "somebody@example.com"
+    own = {EMAIL: email or "somebody@example.com"} if EMAIL else {}
+    user = User(**{User.USERNAME_FIELD: name} | own | fields)
     user.set_unusable_password()
     user.save()
     return user
 
 
+@ours_to_make
 def test_signs_in_and_again(browser: Browser) -> None:
     assert browser.sign_in(next="/?welcome=1")["Location"] == "/?welcome=1"
     user = User._default_manager.get()
@@ -57,13 +69,14 @@ def test_an_unverified_email_opens_nothing(
     settings: Settings,
 ) -> None:
     settings.QUOTA_LINK_BY_EMAIL = link
-    ada = made(**{"email": "ada@example.com"} if with_email() else {})
+    ada = made("ada@example.com")
     provider.person["email_verified"] = False
     browser.sign_in()
     assert browser.client.session.get(SESSION_KEY) != str(ada.pk)
     assert not ProviderAccount.objects.filter(user=ada).exists()
 
 
+@ours_to_make
 def test_no_verified_email(
     provider: HostileProvider,
     browser: Browser,
@@ -71,12 +84,16 @@ def test_no_verified_email(
 ) -> None:
     provider.person["email_verified"] = False
     answer = browser.sign_in()
-    if User.USERNAME_FIELD == "email":
+    if NEEDS_EMAIL:
         refused(answer, "email_required", "gave no verified address")
-    else:
-        assert answer["Location"] == "/"
+        return
+    assert answer["Location"] == "/"
+    provider.person |= {"sub": "another", "email": "bob@example.com"}
+    assert Browser(Client(SERVER_NAME="localhost")).sign_in()["Location"] == "/"
+    assert ProviderAccount.objects.count() == 2
 
 
+@ours_to_make
 @pytest.mark.parametrize("link", [False, True])
 def test_a_verified_email_that_somebody_has(
     link: bool,
@@ -84,11 +101,29 @@ def test_a_verified_email_that_somebody_has(
     settings: Settings,
 ) -> None:
     settings.QUOTA_LINK_BY_EMAIL = link
-    ada = made(**{"email": "ada@example.com"} if with_email() else {})
+    ada = made("ada@example.com")
     answer = browser.sign_in()
     linked = ProviderAccount.objects.filter(user=ada).exists()
-    assert linked is (link and with_email())
-    if User.USERNAME_FIELD == "email" and not link:
+    assert linked is (link and bool(EMAIL))
+    if UNIQUE and not link:
         assert "quota_error=account_conflict" in answer["Location"]
     else:
         assert answer["Location"] == "/"
+
+
+def test_staff_are_not_linked(browser: Browser, settings: Settings) -> None:
+    settings.QUOTA_LINK_BY_EMAIL = True
+    if not hasattr(User, "is_staff"):
+        pytest.skip("has no staff")
+    admin = made("ada@example.com", is_admin=True)
+    admin.set_password("correct horse")
+    admin.save()
+    assert "quota_error=account_conflict" in browser.sign_in()["Location"]
+    admin.refresh_from_db()
+    assert admin.has_usable_password()
+    assert not ProviderAccount.objects.exists()
+
+
+@pytest.mark.skipif(not NOT_OURS_TO_MAKE, reason="users can be made")
+def test_a_username_that_does_not_fit(browser: Browser, refused: Refused) -> None:
+    refused(browser.sign_in(), "account_conflict", "override QuotaBackend.create_user")
