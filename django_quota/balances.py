@@ -14,6 +14,10 @@ from .conf import get_settings
 __all__ = ["Balance", "forget_balance", "keep_balance", "kept_balance"]
 
 
+#: Seconds by which two clocks, and two replies at the same time, may differ.
+UNCLEAR = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Balance:
     """What is in a wallet: a whole number of credits, negative after an overshooting stream.
@@ -52,9 +56,13 @@ def kept_balance(user: Any) -> Balance | None:
     return Balance(credits=credits) if credits is None or type(credits) is int else None
 
 
-def keep_balance(user: Any, balance: Balance, *, as_of: float) -> None:
-    """Show `balance` from now on, unless what is known is newer than `as_of` (Unix time)."""
-    _note(user, {"credits": balance.credits}, as_of)
+def keep_balance(user: Any, balance: Balance, *, as_of: float, told: bool = False) -> None:
+    """Show `balance` from now on, unless what is known is newer than `as_of` (Unix time).
+
+    `told` if that is a time of Quota's clock, and not of ours. Where it cannot be said which of two
+    is newer, Quota is asked at the next look.
+    """
+    _note(user, {"credits": balance.credits, "told": told}, as_of)
 
 
 def forget_balance(user: Any) -> None:
@@ -72,13 +80,26 @@ def _note(user: Any, what: dict[str, Any], as_of: float) -> None:
 
     def write() -> bool:
         kept = caching.get(key)
-        if not _is_newer(kept, as_of):
+        if _is_unclear(kept, note):
+            caching.keep(key, {"as_of": now}, get_settings().balance_ttl)
+        elif not _is_newer(kept, as_of):
             caching.keep(key, note, left)
         return True
 
     # Without the lock nobody knows which is newer: then Quota is asked at the next look.
     if not caching.change(key, write):
         caching.keep(key, {"as_of": now}, get_settings().balance_ttl)
+
+
+def _is_unclear(kept: Any, note: dict[str, Any]) -> bool:
+    """Do the two contradict each other, and may either be the newer one? Two clocks differ, and of
+    two replies at the same time the second may be recorded first: then the wallet seems to rise."""
+    kept = kept if isinstance(kept, dict) else {}
+    old, new, known = kept.get("credits"), note.get("credits"), kept.get("as_of")
+    if type(old) is not int or type(new) is not int or old == new or not isinstance(known, float):
+        return False
+    of_two_clocks = bool(kept.get("told")) is not note["told"]
+    return abs(note["as_of"] - known) < UNCLEAR and (of_two_clocks or new > old)
 
 
 def _is_newer(kept: Any, as_of: float) -> bool:

@@ -21,11 +21,11 @@ sign_in_failed = Signal()
 wallet_connected = Signal()
 #: A user's wallet was disconnected, its tokens wiped. Arguments: user.
 wallet_disconnected = Signal()
-#: What an AI call cost was recorded. Arguments: user, usage (wallet.Usage), complete (bool: did the
+#: What an AI call cost was recorded. Arguments: user, usage (usage.Usage), complete (bool: did the
 #: answer arrive to its end?).
 usage_recorded = Signal()
-#: A balance has fallen below QUOTA_LOW_BALANCE, or below the threshold that Quota watches; once a
-#: fall, but by both. Arguments: user, balance (wallet.Balance), threshold (int, credits).
+#: A balance has fallen below QUOTA_LOW_BALANCE, or below the threshold that Quota watches. Each of
+#: the two says so once a fall. Arguments: user, balance (wallet.Balance), threshold (int, credits).
 balance_low = Signal()
 #: Quota has delivered an event, after it was stored and committed. A receiver that raises makes
 #: Quota deliver it again, to all receivers. Arguments: event (models.WebhookEvent), user (or None).

@@ -15,7 +15,6 @@ from .balances import Balance, forget_balance, keep_balance, kept_balance
 from .conf import get_settings
 from .exceptions import (
     NotConnected,
-    ProviderUnavailable,
     QuotaError,
     ReauthenticationRequired,
     RequestRefused,
@@ -43,11 +42,14 @@ T = TypeVar("T")
 #: The most that a page waits for a balance, in seconds, and for how long it then does without.
 PAGE_WAIT = 2
 PAGE_COOL_DOWN = 15
+#: Seconds after an outage in which one page at a time finds out whether it is over.
+OUTAGE_MEMORY = 300
 PACKAGES_TTL = 300
 #: Seconds in which another click for the same purchase is a double click.
 CLICK_SECONDS = 5
 _UNAVAILABLE = "unavailable"
 _DOWN = "django_quota.down"
+_TRIED = "django_quota.tried"
 _PACKAGES_KEY = "django_quota.packages"
 
 
@@ -60,6 +62,7 @@ def get_balance(user: Any) -> Balance:
     return kept_balance(user) or _fetch_balance(user)
 
 
+#: `get_balance` for async code.
 aget_balance = sync_to_async(get_balance)
 
 
@@ -77,24 +80,34 @@ def balance_for_page(user: Any) -> tuple[str, Balance | None]:
     """A balance that never breaks a page and delays it by two seconds at most: (state, balance).
 
     The state is the balance's own ("available", "low", "no_wallet"), or "unavailable", or "" for a
-    user who is not connected. Raises nothing of Quota's: while it is down, one page in 15 seconds
-    tries, of all pages for all users.
+    user who is not connected. Raises nothing of Quota's. After a failure, a page of that user tries
+    again 15 seconds later; while Quota makes pages wait, one page in 15 seconds does, of all pages
+    for all users.
     """
     if not user.is_authenticated:
         return "", None
     balance = kept_balance(user)
     trouble = f"django_quota.trouble.{user.pk}"
     if balance is None:
-        if caching.get(_DOWN) or caching.get(trouble):
+        was_down = caching.get(_DOWN)
+        if caching.get(trouble) or (was_down and not caching.claim(_TRIED, PAGE_COOL_DOWN)):
             return _UNAVAILABLE, None
+        began = time.monotonic()
         try:
             balance = _fetch_balance(user, deadline=PAGE_WAIT)
         except NotConnected:
             return "", None
-        except QuotaError as error:
-            everybodys = isinstance(error, ProviderUnavailable)
-            caching.keep(_DOWN if everybodys else trouble, True, PAGE_COOL_DOWN)
+        except QuotaError:
+            # What makes this page wait would make them all wait. What fails at once may be this
+            # user's own: a limit of the rate, a token.
+            if time.monotonic() - began > PAGE_WAIT / 2:
+                caching.keep(_DOWN, True, OUTAGE_MEMORY)
+                caching.keep(_TRIED, True, PAGE_COOL_DOWN)
+            else:
+                caching.keep(trouble, True, PAGE_COOL_DOWN)
             return _UNAVAILABLE, None
+        if was_down:
+            caching.forget(_DOWN)
     return balance.state, balance
 
 
@@ -116,6 +129,7 @@ def forget_packages() -> None:
     caching.forget(_PACKAGES_KEY)
 
 
+#: `get_packages` for async code.
 aget_packages = sync_to_async(get_packages)
 
 
@@ -137,11 +151,21 @@ def create_checkout(user: Any, package_id: str, *, success_url: str, cancel_url:
             ),
         )
 
-    what = sha256(repr((user.pk, package_id)).encode()).hexdigest()
-    key = f"django_quota.checkout.{what}"
+    key = _checkout_key(user, package_id)
     return caching.once(key, start, seconds=CLICK_SECONDS, patience=get_settings().deadline)
 
 
+def forget_checkout(user: Any, package_id: str) -> None:
+    """The purchase of that package is over, paid or cancelled: the next click begins another."""
+    caching.forget(_checkout_key(user, package_id))
+
+
+def _checkout_key(user: Any, package_id: str) -> str:
+    what = sha256(repr((user.pk, package_id)).encode()).hexdigest()
+    return f"django_quota.checkout.{what}"
+
+
+#: `create_checkout` for async code.
 acreate_checkout = sync_to_async(create_checkout)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.db import connections
+from django.db import OperationalError, connections, transaction
 
 from django_quota import signals, wallet
+from django_quota.balances import kept_balance
+from django_quota.exceptions import ConfigurationError
 from django_quota.models import UsageRecord
 from django_quota.usage import Usage, arecord_usage, record_unpriced, record_usage
 from tests.sandbox_client import Sandbox
@@ -90,6 +92,13 @@ class TestRecordUsage:
         assert asyncio.run(main()) == Usage(credits_used=1, balance_after=2)
         assert UsageRecord.objects.count() == 1
 
+    def test_on_an_event_loop_it_names_its_twin(self, anybody: Any) -> None:
+        async def main() -> None:
+            record_usage(anybody, reply(credits_used=1, balance_after=2))
+
+        with pytest.raises(ConfigurationError, match="await arecord_usage"):
+            asyncio.run(main())
+
     @pytest.mark.parametrize(
         "odd",
         [
@@ -162,3 +171,38 @@ class TestLowBalance:
             record_usage(anybody, reply(credits_used=20, balance_after=490))
         (low,) = heard
         assert (low["user"], low["balance"].credits, low["threshold"]) == (anybody, 490, 500)
+
+
+class TestWhereTheDatabaseCannot:
+    """What was paid for is not taken away by what is noted of it."""
+
+    def test_write_now_it_is_written_after_the_transaction(
+        self, anybody: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on SQLite, where this transaction has read and another has written since."""
+        real = UsageRecord.objects.get_or_create
+        locked = [OperationalError("database is locked")]
+
+        def get_or_create(**what: Any) -> Any:
+            if locked:
+                raise locked.pop()
+            return real(**what)
+
+        monkeypatch.setattr(UsageRecord.objects, "get_or_create", get_or_create)
+        with transaction.atomic():
+            usage = record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
+            assert usage is not None and usage.balance == "$0.9988"
+            assert kept_balance(anybody) == wallet.Balance(credits=998_800)
+            assert not anybody.quota_usage.exists()
+        assert anybody.quota_usage.get().credits_used == 1_200
+
+    def test_write_at_all_it_is_in_the_log(
+        self, anybody: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(**what: Any) -> Any:
+            raise OperationalError("no space left")
+
+        monkeypatch.setattr(UsageRecord.objects, "get_or_create", broken)
+        assert record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
+        assert "usage not recorded yet: OperationalError" in caplog.text
+        assert "no space left" in caplog.text
