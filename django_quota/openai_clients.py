@@ -1,14 +1,19 @@
 """The OpenAI SDK's clients: billed to one wallet, cut off from the environment, with our errors.
 Imported lazily: see `ai`."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
+from asgiref.sync import sync_to_async
 from django.views.decorators.debug import sensitive_variables
-from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, BaseModel, OpenAI, Stream
+from openai._streaming import extract_stream_chunk_type
 
+from .balances import forget_balance
 from .exceptions import (
     ConfigurationError,
     InsufficientCredits,
@@ -20,6 +25,7 @@ from .exceptions import (
     RequestRefused,
 )
 from .tokens import aget_access_token, get_access_token
+from .transport import retry_after
 
 __all__ = ["AsyncWalletClient", "AsyncWalletKey", "WalletClient", "WalletKey"]
 
@@ -28,20 +34,22 @@ class WalletKey:
     """The key of a client: the user's access token, asked for at each attempt."""
 
     def __init__(self, user: Any) -> None:
-        self._user = user
+        self.user = user
 
+    @sensitive_variables()
     def __call__(self, rejected: str | None = None) -> str:
-        return get_access_token(self._user, rejected=rejected)
+        return get_access_token(self.user, rejected=rejected)
 
 
 class AsyncWalletKey:
     """`WalletKey` for async clients."""
 
     def __init__(self, user: Any) -> None:
-        self._user = user
+        self.user = user
 
+    @sensitive_variables()
     async def __call__(self, rejected: str | None = None) -> str:
-        return await aget_access_token(self._user, rejected=rejected)
+        return await aget_access_token(self.user, rejected=rejected)
 
 
 class _Bearer(httpx2.Auth):
@@ -74,6 +82,8 @@ class _Bearer(httpx2.Auth):
     @sensitive_variables()
     def _signed(self, request: httpx2.Request, token: str) -> httpx2.Request:
         request.headers["Authorization"] = f"Bearer {token}"
+        # What Quota sets for one person is in the jar of the pool, which is everybody's.
+        request.headers.pop("Cookie", None)
         return request
 
 
@@ -121,15 +131,43 @@ class _WithoutEnvironment:
     def _validate_headers(self, headers: Any, custom_headers: Any) -> None:
         """Nothing is missing: `_Bearer` adds it."""
 
-    def _ours(self, error: APIError) -> QuotaError:
-        by_user = isinstance(self._api_key_provider, WalletKey | AsyncWalletKey)
-        return _users_error(error) if by_user else _developers_error(error)
+    @property
+    def payer(self) -> Any:
+        """The user whose wallet pays; None where the developer does."""
+        return getattr(self._api_key_provider, "user", None)
+
+    def _ours(self, error: Exception) -> QuotaError:
+        if not isinstance(error, APIError):
+            return ProviderUnavailable("Quota's answer cannot be read; try again later.")
+        return _developers_error(error) if self.payer is None else _users_error(error)
+
+    def _may_have_cost(self, error: QuotaError) -> bool:
+        """Has Quota perhaps billed a call of which we have no answer? Then the balance is old."""
+        return self.payer is not None and type(error) is ProviderUnavailable
+
+
+T = TypeVar("T")
+
+
+class WalletStream(Stream[T]):
+    """A stream that is read with our errors, however the SDK was asked for it."""
+
+    def __init__(self, *, client: Any, **given: Any) -> None:
+        super().__init__(client=client, **given)
+        self._iterator = client._read(self._iterator)
+
+
+class AsyncWalletStream(AsyncStream[T]):
+    """`WalletStream` for async clients."""
+
+    def __init__(self, *, client: Any, **given: Any) -> None:
+        super().__init__(client=client, **given)
+        self._iterator = client._read(self._iterator)
 
 
 class WalletClient(_WithoutEnvironment, OpenAI):
     """An `openai.OpenAI` that knows nothing but its arguments."""
 
-    @sensitive_variables()
     def _prepare_options(self, options: Any) -> Any:
         # Asked for at each attempt, and here, where what it raises reaches the caller unchanged.
         key = self._api_key_provider
@@ -140,21 +178,30 @@ class WalletClient(_WithoutEnvironment, OpenAI):
     def _custom_auth(self, security: Any) -> httpx2.Auth:
         return _bearer.get()
 
-    def request(self, *args: Any, **kwargs: Any) -> Any:
+    def request(self, *args: Any, stream_cls: Any = None, **kwargs: Any) -> Any:
         """As the SDK's, with errors of `django_quota.exceptions`."""
-        try:
-            reply = super().request(*args, **kwargs)
-        except APIError as error:
-            raise self._ours(error) from _told_by(error)
-        if isinstance(reply, Stream):
-            reply._iterator = self._read(reply._iterator)
-        return reply
+        if stream_cls is not None:
+            stream_cls = WalletStream[extract_stream_chunk_type(stream_cls)]  # type: ignore[misc]
+        with self._our_errors(_FAILED):
+            return super().request(*args, stream_cls=stream_cls, **kwargs)
+
+    def _process_response(self, *, cast_to: Any, **given: Any) -> Any:
+        with self._our_errors(_GARBLED):
+            return _checked(super()._process_response(cast_to=cast_to, **given), cast_to)
 
     def _read(self, chunks: Iterator[Any]) -> Iterator[Any]:
-        try:
+        with self._our_errors(_GARBLED):
             yield from chunks
-        except APIError as error:
-            raise self._ours(error) from _told_by(error)
+
+    @contextmanager
+    def _our_errors(self, theirs: tuple[type[Exception], ...]) -> Iterator[None]:
+        try:
+            yield
+        except theirs as error:
+            ours = self._ours(error)
+            if self._may_have_cost(ours):
+                forget_balance(self.payer)
+            raise ours from _told_by(error)
 
     def close(self) -> None:
         """Nothing, also at the end of a `with`: the connection pool is everybody's."""
@@ -163,7 +210,6 @@ class WalletClient(_WithoutEnvironment, OpenAI):
 class AsyncWalletClient(_WithoutEnvironment, AsyncOpenAI):
     """An `openai.AsyncOpenAI` that knows nothing but its arguments."""
 
-    @sensitive_variables()
     async def _prepare_options(self, options: Any) -> Any:
         key = self._api_key_provider
         _bearer.set(_Bearer(await key() if key else self.api_key, key))
@@ -174,25 +220,54 @@ class AsyncWalletClient(_WithoutEnvironment, AsyncOpenAI):
     def custom_auth(self) -> httpx2.Auth:
         return _bearer.get()
 
-    async def request(self, *args: Any, **kwargs: Any) -> Any:
+    async def request(self, *args: Any, stream_cls: Any = None, **kwargs: Any) -> Any:
         """As the SDK's, with errors of `django_quota.exceptions`."""
+        if stream_cls is not None:
+            stream_cls = AsyncWalletStream[extract_stream_chunk_type(stream_cls)]  # type: ignore[misc]
         try:
-            reply = await super().request(*args, **kwargs)
-        except APIError as error:
-            raise self._ours(error) from _told_by(error)
-        if isinstance(reply, AsyncStream):
-            reply._iterator = self._read(reply._iterator)
-        return reply
+            async with self._our_errors(_FAILED):
+                return await super().request(*args, stream_cls=stream_cls, **kwargs)
+        except asyncio.CancelledError:  # its reader has gone away: it may have cost something
+            if self.payer is not None:
+                await sync_to_async(forget_balance)(self.payer)
+            raise
+
+    async def _process_response(self, *, cast_to: Any, **given: Any) -> Any:
+        async with self._our_errors(_GARBLED):
+            return _checked(await super()._process_response(cast_to=cast_to, **given), cast_to)
 
     async def _read(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        try:
+        async with self._our_errors(_GARBLED):
             async for chunk in chunks:
                 yield chunk
-        except APIError as error:
-            raise self._ours(error) from _told_by(error)
+
+    @asynccontextmanager
+    async def _our_errors(self, theirs: tuple[type[Exception], ...]) -> AsyncIterator[None]:
+        try:
+            yield
+        except theirs as error:
+            ours = self._ours(error)
+            if self._may_have_cost(ours):
+                await sync_to_async(forget_balance)(self.payer)
+            raise ours from _told_by(error)
 
     async def close(self) -> None:
         """Nothing, also at the end of a `with`: the connection pool is everybody's."""
+
+
+#: What the SDK raises of a call, and lets through where an answer is cut.
+_FAILED = (APIError, httpx2.HTTPError)
+#: What it raises, too, while it reads what is none: not JSON, a number without end, too deep.
+_GARBLED = (*_FAILED, ValueError, RecursionError)
+
+
+def _checked(reply: Any, wanted: Any) -> Any:
+    """`reply`, if it is what was to be: of a page that is no JSON the SDK gives the text, and of
+    JSON that is no object whatever it is."""
+    is_model = isinstance(wanted, type) and issubclass(wanted, BaseModel)
+    if is_model and isinstance(reply, str | int | float | list | None):
+        raise ValueError("no object")
+    return reply
 
 
 def _users_error(error: APIError) -> QuotaError:
@@ -200,7 +275,7 @@ def _users_error(error: APIError) -> QuotaError:
     status = _status(error)
     if status == 402:
         return InsufficientCredits("The wallet cannot cover this call; let the user buy credits.")
-    if status == 403:
+    if status == 403 and _code(error) == "insufficient_scope":
         return InsufficientScope(
             "The user's token may not spend; let them sign in again.", scope="credits.spend"
         )
@@ -233,9 +308,11 @@ def _anybodys_error(error: APIError) -> QuotaError:
     return ProviderUnavailable("The AI call got no answer; try again later.", status=status)
 
 
-def _told_by(error: APIError) -> APIError | None:
+def _told_by(error: Exception) -> APIError | None:
     """What a 4xx says of the request helps the developer who made it. Else only the traceback of
     the SDK would be in the log, with what Quota says of a token that it refuses."""
+    if not isinstance(error, APIError):
+        return None
     status = _status(error) or 0
     return error if 400 <= status < 500 and status not in (401, 402, 403, 429) else None
 
@@ -251,8 +328,5 @@ def _code(error: APIError) -> str:
 
 
 def _wait(error: APIError) -> int | None:
-    """Seconds of `Retry-After` (RFC 9110 section 10.2.3)."""
-    if not isinstance(error, APIStatusError):
-        return None
-    value = error.response.headers.get("Retry-After", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+    """Seconds; None in the middle of a stream, too."""
+    return retry_after(error.response.headers) if isinstance(error, APIStatusError) else None

@@ -1,18 +1,22 @@
 """AI calls through the real OpenAI SDK: billed to the user who makes them, and to nobody else."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.db import connections
+from django.test import RequestFactory
 from django.utils import timezone
+from django.views.debug import ExceptionReporter
 
-from django_quota import ai, wallet
+from django_quota import ai, openai_clients, wallet
 from django_quota.exceptions import (
     ConfigurationError,
     InsufficientCredits,
@@ -55,11 +59,9 @@ def run(work: Any, user: Any) -> Any:
     """`work` with an async client, in an event loop of its own."""
 
     async def main() -> Any:
-        client = ai.async_openai_client(user)
         try:
-            return await work(client)
+            return await work(ai.async_openai_client(user))
         finally:
-            await client._client.aclose()
             await sync_to_async(connections.close_all)()
 
     return asyncio.run(main())
@@ -67,6 +69,17 @@ def run(work: Any, user: Any) -> Any:
 
 def cost_of(completion: Any) -> int:
     return int(completion.model_extra["quota"]["credits_used"])
+
+
+def test_a_traceback_does_not_show_the_token() -> None:
+    """Whatever fails where it is written into a request: to admins, say, by e-mail."""
+    bearer = openai_clients._Bearer("quota_token_hush", None)
+    try:
+        bearer._signed(SimpleNamespace(), bearer._token)  # type: ignore[arg-type]
+    except AttributeError:
+        report = ExceptionReporter(RequestFactory().get("/"), *sys.exc_info())
+    (frame,) = [f for f in report.get_traceback_frames() if f["function"] == "_signed"]
+    assert frame["vars"] and "hush" not in str(frame["vars"])
 
 
 class TestBilling:
@@ -126,7 +139,6 @@ class TestBilling:
         async def call() -> int:
             client = ai.async_openai_client(user)
             cost = cost_of(await client.chat.completions.create(**HELLO))
-            await client._client.aclose()
             await sync_to_async(connections.close_all)()
             return cost
 
@@ -140,16 +152,96 @@ class TestBilling:
 
         assert asyncio.run(pool()) is not asyncio.run(pool())
 
+    @pytest.mark.parametrize("end", ["asyncio.run", "async_to_sync", "loop.close"])
+    def test_a_pool_ends_with_its_event_loop(self, user: Any, settings: Any, end: str) -> None:
+        """A task or a view of its own loop each time would leave a socket behind each time."""
+
+        async def call() -> None:
+            await ai.async_openai_client(user).chat.completions.create(**HELLO)
+            await sync_to_async(connections.close_all)()
+
+        with TinyServer() as quota:
+            quota.on("/v1/chat/completions", json_answer(COMPLETION))
+            settings.QUOTA_BASE_URL = quota.origin
+            for number in range(3):
+                if end == "asyncio.run":
+                    asyncio.run(call())
+                elif end == "async_to_sync":
+                    async_to_sync(call)()
+                else:  # as nobody should: then the next one forgets it
+                    loop = asyncio.new_event_loop()
+                    loop.run_until_complete(call())
+                    loop.run_until_complete(loop.shutdown_asyncgens())
+                    loop.close()
+                quota.wait_until_closed()
+                assert (quota.connections, ai._async_clients) == (number + 1, {})
+
+    def test_a_loop_that_is_just_closed_is_forgotten(self, user: Any) -> None:
+        async def client() -> Any:
+            return ai.async_openai_client(user)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(client())
+        loop.close()
+        assert len(ai._async_clients) == 1
+        asyncio.run(client())
+        assert ai._async_clients == {}
+
+    def test_no_cookie_goes_from_one_person_to_another(self, user: Any, settings: Any) -> None:
+        """Quota's `quota_session` is a credential, and the pool is everybody's."""
+
+        async def twice(client: Any) -> None:
+            for _ in range(2):
+                await client.chat.completions.create(**HELLO)
+
+        with TinyServer() as quota:
+            cookie = "quota_session=sess_hush; Path=/"
+            quota.on("/v1/chat/completions", json_answer(COMPLETION, Set_Cookie=cookie))
+            settings.QUOTA_BASE_URL = quota.origin
+            for _ in range(2):
+                ai.openai_client(user).chat.completions.create(**HELLO)
+            run(twice, user)
+            assert [request.headers.get("cookie") for request in quota.requests] == [None] * 4
+
+    def test_a_forked_process_has_a_pool_of_its_own(
+        self, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = ai.openai_client(user)._client
+        monkeypatch.setattr(ai.os, "getpid", lambda: -1)
+        assert ai.openai_client(user)._client is not pool
+
     def test_closing_one_client_closes_no_others(self, user: Any) -> None:
         with ai.openai_client(user) as client:
             client.chat.completions.create(**HELLO)
         client.close()
         assert ai.openai_client(user).chat.completions.create(**HELLO)
 
+    def test_nor_does_an_async_one(self, user: Any) -> None:
+        async def work(client: Any) -> Any:
+            async with client.with_options(timeout=9) as one:
+                await one.chat.completions.create(**HELLO)
+            await client.close()
+            return await client.chat.completions.create(**HELLO)
+
+        assert run(work, user)
+
     @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
     def test_nobody_cannot_pay(self, nobody: Any) -> None:
         with pytest.raises(NotConnected):
             ai.openai_client(nobody)
+
+    def test_each_client_has_its_place(self, user: Any) -> None:
+        """Else Python's error or Django's would say nothing of the other one."""
+        with pytest.raises(ConfigurationError, match="use openai_client"):
+            ai.async_openai_client(user)
+        with pytest.raises(ConfigurationError, match="use openai_client or developer_client"):
+            ai.async_developer_client("sk-quota-x")
+
+        async def on_the_loop() -> None:
+            ai.openai_client(user).chat.completions.create(**HELLO)
+
+        with pytest.raises(ConfigurationError, match="async_openai_client"):
+            asyncio.run(on_the_loop())
 
     def test_a_user_without_a_wallet_cannot_pay(self, sandbox: Sandbox) -> None:
         stranger = get_user_model().objects.create(username="x")
@@ -180,7 +272,6 @@ class TestEnvironment:
         netrc.write_text("machine 127.0.0.1 login developer password sk-quota-developer\n")
         monkeypatch.setenv("NETRC", str(netrc))
         ai._shared_client.cache_clear()
-        ai._shared_async_client.cache_clear()
 
     def assert_clean(self, client: Any) -> None:
         sent: list[Any] = []
@@ -262,6 +353,16 @@ class TestErrors:
         assert (caught.value.status, caught.value.provider_code) == (400, "bad_request")
         assert "temperature" in str(caught.value.__cause__)
 
+    def test_a_403_for_another_reason_is_no_missing_scope(self, user: Any, settings: Any) -> None:
+        """quota-protocol section 9: asking for consent again would lead here again."""
+        with TinyServer() as quota:
+            refusal = b'{"error": {"code": "forbidden", "message": "x"}}'
+            quota.on("/v1/chat/completions", answer(refusal, status=403))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(RequestRefused) as caught:
+                ai.openai_client(user).chat.completions.create(**HELLO)
+        assert (caught.value.status, caught.value.provider_code) == (403, "forbidden")
+
     def test_retry_after_is_kept(self, user: Any, settings: Any) -> None:
         with TinyServer() as quota:
             quota.on("/v1/chat/completions", answer(b"{}", status=429, Retry_After="7"))
@@ -315,6 +416,20 @@ class TestErrors:
 
             with pytest.raises(expected):
                 run(read, user)
+
+            async def read_raw(client: Any) -> None:
+                raw = await client.chat.completions.with_raw_response.create(**HELLO, stream=True)
+                async for _chunk in raw.parse():
+                    pass
+
+            with pytest.raises(expected):
+                run(read_raw, user)
+            completions = ai.openai_client(user).chat.completions
+            with pytest.raises(expected):
+                list(completions.with_raw_response.create(**HELLO, stream=True).parse())
+            streaming = completions.with_streaming_response
+            with streaming.create(**HELLO, stream=True) as raw, pytest.raises(expected):
+                list(raw.parse())
 
     def test_a_stream_that_is_cut(self, user: Any, settings: Any) -> None:
         body = b"data: " + CHUNK + b"\n\n"
