@@ -9,7 +9,7 @@ from django.utils.functional import cached_property
 from . import accounts, wallet
 from .models import ProviderAccount, QuotaToken
 from .wallet import Balance
-from .web import current_page, url_with
+from .web import current_page, url_with, user_of
 
 __all__ = ["CurrentQuota"]
 
@@ -38,7 +38,7 @@ class CurrentQuota:
         """Is there a wallet that Quota, as far as is known here, lets this site bill?"""
         if not self._user.is_authenticated:
             return False
-        row = QuotaToken.objects.for_user(self._user).with_secrets().first()
+        row = QuotaToken.objects.for_user(self._user).first()
         return row is not None and not row.needs_sign_in
 
     @cached_property
@@ -84,7 +84,7 @@ class CurrentQuota:
 
     async def _ask(self, name: str) -> Any:
         """In a thread: what is asked of the database and of Quota there would block the loop."""
-        self._user = await self._request.auser()
+        self._user = await user_of(self._request)
         return await sync_to_async(getattr)(self, name)
 
     def _url(self, view: str) -> str:

@@ -25,7 +25,7 @@ def quota_required(view: Any = None, *, scopes: Iterable[str] = ()) -> Any:
     `QuotaMiddleware` sees to that before the view, outside of its transaction (ATOMIC_REQUESTS);
     whoever is not connected is sent to sign in. For sync and async views, and for classes by
     `method_decorator(quota_required, name="dispatch")`. Raises ConfigurationError at the request if
-    nobody has looked.
+    QuotaMiddleware did not run.
     """
     if view is None:
         return lambda view: _marked(view, frozenset(scopes))
@@ -33,7 +33,7 @@ def quota_required(view: Any = None, *, scopes: Iterable[str] = ()) -> Any:
 
 
 def _marked(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
-    """`view`, marked, and refusing to run where nobody has looked at the mark."""
+    """`view`, marked for QuotaMiddleware, and refusing to run where that has not seen the mark."""
     wrapped: Any
     if iscoroutinefunction(view):
 

@@ -17,7 +17,7 @@ except ImportError as error:
     ) from error
 
 from . import messages
-from .answers import state_of
+from .answers import error_answer
 from .exceptions import ConfigurationError, QuotaError
 from .required import require_wallet
 from .web import private
@@ -64,6 +64,6 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if not isinstance(error, QuotaError) or isinstance(error, ConfigurationError):
         return default_handler(exc, context)
     # Before the rollback: from then on the transaction of ATOMIC_REQUESTS takes no query.
-    state = state_of(context["request"], error)
+    said = error_answer(context["request"], error)
     set_rollback()
-    return private(Response(state.body, status=state.status, headers=state.headers))
+    return private(Response(said.body, status=said.status, headers=said.headers))

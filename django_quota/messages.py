@@ -20,9 +20,9 @@ from .web import read_scope, safe_next, single, url_with
 
 __all__ = [
     "SIGN_IN_ERRORS",
-    "STATES",
     "UNKNOWN",
-    "SignInError",
+    "VIEW_ERRORS",
+    "ErrorText",
     "code_of",
     "describe",
     "error_body",
@@ -38,8 +38,8 @@ _REFERENCE = re.compile(f"[{_REFERENCE_LETTERS}]{{8}}")
 
 
 @dataclass(frozen=True)
-class SignInError:
-    """A failed sign-in in words: what happened, and what to do next."""
+class ErrorText:
+    """An error in words: what happened, and what to do next."""
 
     code: str
     title: Text
@@ -47,15 +47,15 @@ class SignInError:
     action: Text
 
 
-def _error(code: str, title: Text, message: Text, action: Text) -> tuple[str, SignInError]:
-    return code, SignInError(code, title, message, action)
+def _error(code: str, title: Text, message: Text, action: Text) -> tuple[str, ErrorText]:
+    return code, ErrorText(code, title, message, action)
 
 
 _START_OVER = _("Please sign in again.")
-_LATER = _("Please try again in a moment. Nothing was lost.")
+_LATER = _("Please try again in a moment.")
 _OWNER = _("Please try again later, or tell the people who run this site.")
 
-SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
+SIGN_IN_ERRORS: Mapping[str, ErrorText] = MappingProxyType(
     dict(
         [
             # The recipe's own codes.
@@ -87,7 +87,7 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
             _error(
                 "invalid_scope",
                 _("This site asks for too much"),
-                _("It asks Quota for a permission that it is not registered for."),
+                _("This site asks Quota for a permission that it is not registered for."),
                 _OWNER,
             ),
             _error(
@@ -106,7 +106,7 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
             _error(
                 "provider_unavailable",
                 _("Quota cannot be reached"),
-                _("The sign-in service does not answer right now."),
+                _("Quota does not answer right now."),
                 _LATER,
             ),
             _error(
@@ -170,7 +170,7 @@ SIGN_IN_ERRORS: Mapping[str, SignInError] = MappingProxyType(
 )
 
 #: What may come up in the middle of a view, beside those (`django_quota.answers`).
-STATES: Mapping[str, SignInError] = MappingProxyType(
+VIEW_ERRORS: Mapping[str, ErrorText] = MappingProxyType(
     dict(
         [
             _error(
@@ -219,7 +219,7 @@ STATES: Mapping[str, SignInError] = MappingProxyType(
     )
 )
 
-UNKNOWN = SignInError("unknown", _("Sign-in failed"), _("Something went wrong."), _START_OVER)
+UNKNOWN = ErrorText("unknown", _("Sign-in failed"), _("Something went wrong."), _START_OVER)
 
 
 def code_of(error: QuotaError) -> str:
@@ -239,11 +239,11 @@ def new_reference() -> str:
     return get_random_string(8, _REFERENCE_LETTERS)
 
 
-def describe(code: str | None) -> SignInError | None:
+def describe(code: str | None) -> ErrorText | None:
     """The words for a code from a URL: None without one, general words for a strange one."""
     if not code:
         return None
-    return SIGN_IN_ERRORS.get(code) or STATES.get(code, UNKNOWN)
+    return SIGN_IN_ERRORS.get(code) or VIEW_ERRORS.get(code, UNKNOWN)
 
 
 def explain(request: HttpRequest) -> dict[str, Any]:

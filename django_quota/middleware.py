@@ -11,6 +11,7 @@ from .answers import answer
 from .current import CurrentQuota
 from .exceptions import ConfigurationError, QuotaError
 from .required import arequire_wallet, require_wallet
+from .web import user_of
 
 __all__ = ["QuotaMiddleware"]
 
@@ -64,7 +65,7 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            await arequire_wallet(await request.auser(), scopes)
+            await arequire_wallet(await user_of(request), scopes)
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise

@@ -17,14 +17,14 @@ def require_wallet(user: Any, scopes: frozenset[str] = frozenset()) -> None:
     """
     tokens.get_access_token(user)
     if scopes:
-        _require_scopes(scopes, QuotaToken.objects.for_user(user).with_secrets().first())
+        _require_scopes(scopes, QuotaToken.objects.for_user(user).first())
 
 
 async def arequire_wallet(user: Any, scopes: frozenset[str] = frozenset()) -> None:
     """`require_wallet` for async code."""
     await tokens.aget_access_token(user)
     if scopes:
-        _require_scopes(scopes, await QuotaToken.objects.for_user(user).with_secrets().afirst())
+        _require_scopes(scopes, await QuotaToken.objects.for_user(user).afirst())
 
 
 def _require_scopes(scopes: frozenset[str], row: QuotaToken | None) -> None:

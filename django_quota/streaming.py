@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
-from .answers import state_of
+from .answers import error_answer
 from .exceptions import ConfigurationError, ProviderUnavailable, QuotaError
 from .usage import Usage, record_unpriced, record_usage
 
@@ -159,7 +159,7 @@ class _Told:
         if not isinstance(error, QuotaError):
             logger.error("an answer was cut off", exc_info=error)
             error = ProviderUnavailable("The answer was cut off by an error that is in the log.")
-        return _event("error", state_of(self._request, error).body)
+        return _event("error", error_answer(self._request, error).body)
 
     def record_if_interrupted(self) -> None:
         """At the end, whichever it is."""

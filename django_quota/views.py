@@ -15,7 +15,6 @@ from django.contrib import auth
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.contrib.sessions.backends.base import UpdateError
-from django.db import transaction
 from django.http import (
     HttpRequest,
     HttpResponseBase,
@@ -45,9 +44,21 @@ from .exceptions import (
     SignInFailed,
 )
 from .id_token import Identity
+from .models import ProviderAccount
 from .pending import PendingSignIn
-from .signals import sign_in_failed, signed_in
-from .web import private, read_scope, safe_next, sign_scope, single, url_with, wants_page
+from .signals import sign_in_failed, signed_in, wallet_connected
+from .web import (
+    is_sent_on,
+    outside_transactions,
+    posted,
+    private,
+    read_scope,
+    safe_next,
+    send_on,
+    sign_scope,
+    single,
+    url_with,
+)
 
 __all__ = ["CallbackView", "ConnectView", "ErrorView", "LogoutView", "StartView"]
 
@@ -59,8 +70,7 @@ FAR_FUTURE = 1 << 40  # Unix time
 
 
 @method_decorator(login_not_required, name="dispatch")
-# No transaction of the project's (ATOMIC_REQUESTS) may be open while Quota is asked.
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(outside_transactions, name="dispatch")
 # As Django's own login and logout: also in a project that has no CSRF middleware.
 @method_decorator(csrf_protect, name="dispatch")
 class SignInView(View):
@@ -141,7 +151,7 @@ class SignInView(View):
             extra=self.get_extra_params(self.request),
         )
         pending.keep(self.request.session, started)
-        return HttpResponseRedirect(url)
+        return send_on(self.request, url)
 
     def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
         """More parameters for the authorization request; override for, say, `prompt`."""
@@ -162,13 +172,16 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         started = self.take_pending()
-        if started is None:
-            if request.user.is_authenticated:
+        if started is not None:
+            self.next, self.needs = started.next, started.needs
+            self.retry = "connect" if started.user_pk is not None else ""
+        if started is None or started.is_expired:
+            if request.user.is_authenticated and not self.retry:
                 # The back button or a restored tab, after the sign-in: nothing is wrong.
                 return HttpResponseRedirect(self.success_url)
-            raise SignInFailed("state_mismatch", "no sign-in with this state in this session")
-        self.next, self.needs = started.next, started.needs
-        self.retry = "connect" if started.user_pk is not None else ""
+            late = "the sign-in was started more than 15 minutes ago, or this clock is wrong"
+            unknown = "no sign-in with this state in this session"
+            raise SignInFailed("state_mismatch", unknown if started is None else late)
         reply = self.exchange(started)
         if started.user_pk is not None:
             response = self.connect_wallet(started, reply)
@@ -228,15 +241,16 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         settings = get_settings()
         identity = id_token.validate(
             reply.id_token,
-            keys=discovery.signing_keys(id_token.key_id(reply.id_token)),
+            keys=discovery.signing_keys(reply.id_token),
             issuer=discovery.metadata().issuer,
             audience=settings.client_id,
             nonce=started.nonce,
             now=time.time(),
             leeway=settings.clock_skew,
         )
-        wanted = {"email": "email", "profile": "name"}
-        if all(claim in identity.claims for s, claim in wanted.items() if s in settings.scopes):
+        wanted = {"email": ("email", "email_verified"), "profile": ("name",)}
+        given = {claim for claim, value in identity.claims.items() if value is not None}
+        if all(given.issuperset(wanted.get(scope, ())) for scope in settings.scopes):
             return identity
         return self.filled_from_userinfo(identity, reply.access_token)
 
@@ -252,10 +266,13 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             # OpenID Connect Core 1.0 section 5.3.2: then it must not be used.
             logger.warning("userinfo is about another sub and was not used")
             return identity
+        mine = {claim: value for claim, value in identity.claims.items() if value is not None}
         # An address is verified by whoever names it, and by nobody else.
-        source = identity.claims if "email" in identity.claims else claims
-        verified = {"email_verified": source.get("email_verified")}
-        return Identity.from_claims({**claims, **identity.claims, **verified})
+        if "email" not in mine:
+            mine.pop("email_verified", None)
+        elif claims.get("email") != mine["email"]:
+            claims.pop("email_verified", None)
+        return Identity.from_claims({**claims, **mine})
 
     @sensitive_variables()
     def sign_in(self, identity: Identity, reply: provider.TokenReply) -> HttpResponseBase:
@@ -282,6 +299,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         any keyword, and would send Quota's code to its own provider."""
         request = copy.copy(self.request)
         request.GET = QueryDict()
+        request.META = {**request.META, "QUERY_STRING": ""}
         return request
 
     def login_success(self) -> HttpResponseBase:
@@ -312,6 +330,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         )
         self.store(account, reply, get_settings().connect_scopes)
         wallet.forget_balance(user)
+        wallet_connected.send(sender=ProviderAccount, user=user, account=account)
         return HttpResponseRedirect(self.success_url)
 
     @sensitive_variables()
@@ -345,8 +364,9 @@ def _authorization_error(error: str | None) -> SignInFailed:
     if error == "invalid_scope":
         return SignInFailed(
             "invalid_scope",
-            "a scope in QUOTA_SCOPES is not among the app's allowed_scopes; add it with PATCH "
-            "/developers/apps/:id (manage.py quota_register_app --client-id ... --scope ...)",
+            "a scope in QUOTA_SCOPES or QUOTA_CONNECT_SCOPES is not among the app's "
+            "allowed_scopes; add it with PATCH /developers/apps/:id (manage.py quota_register_app "
+            "--client-id ... --scope ...)",
         )
     if error in ("server_error", "temporarily_unavailable"):
         return SignInFailed("provider_unavailable", f"Quota answered {error}")
@@ -379,20 +399,20 @@ class ConnectView(SignInView):
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         self.retry = "connect"
-        self.next = safe_next(request, request.POST.get("next"))
-        self.needs = read_scope(request.POST.get("scope"))
+        self.next = safe_next(request, posted(request, "next"))
+        self.needs = read_scope(posted(request, "scope"))
         if not request.user.is_authenticated:
             return redirect_to_login(reverse("django_quota:connect"))
         # Who saw the wallet they have, and posts, agrees to have it replaced.
         return self.send_to_quota(
             get_settings().connect_scopes,
             user_pk=str(request.user.pk),
-            replaces=request.POST.get("replaces", "")[: id_token.MAX_SUBJECT_LENGTH],
+            replaces=posted(request, "replaces")[: id_token.MAX_SUBJECT_LENGTH],
         )
 
 
 @method_decorator(login_not_required, name="dispatch")
-@method_decorator(transaction.non_atomic_requests, name="dispatch")
+@method_decorator(outside_transactions, name="dispatch")
 @method_decorator(csrf_protect, name="dispatch")
 class LogoutView(OIDCLogoutView):  # type: ignore[misc]
     """POST logout: out of this site, then out of Quota. The recipe, "Sign out cleanly".
@@ -405,8 +425,8 @@ class LogoutView(OIDCLogoutView):  # type: ignore[misc]
     def post(self, request: HttpRequest) -> HttpResponseBase:
         url = self.redirect_url  # before the logout: it needs to know who is leaving
         auth.logout(request)
-        if wants_page(request):
-            return private(HttpResponseRedirect(url))
+        if is_sent_on(request):
+            return private(send_on(request, url))
         return private(JsonResponse({"logout_url": url}))
 
     @property

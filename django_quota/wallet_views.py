@@ -4,12 +4,12 @@ A browser's navigation gets a page or a redirect, a fetch() gets JSON; nothing h
 anybody.
 """
 
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Protocol
+from urllib.parse import urljoin
 
 from django.contrib.auth.decorators import login_not_required
 from django.core import signing
-from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -23,7 +23,17 @@ from .conf import get_settings
 from .exceptions import InsufficientScope, NotConnected, QuotaError, RequestRefused
 from .models import QuotaToken
 from .transport import within
-from .web import private, safe_next, single, url_with, wants_page
+from .web import (
+    is_sent_on,
+    outside_transactions,
+    posted,
+    private,
+    safe_next,
+    send_on,
+    single,
+    url_with,
+    wants_page,
+)
 
 __all__ = ["balance", "checkout", "disconnect", "me", "packages", "status"]
 
@@ -58,7 +68,7 @@ def _wallet_view(view: _View) -> _View:
             return answer(request, error)
 
     # Protected as Django's own login is: also in a project that has no CSRF middleware.
-    return transaction.non_atomic_requests(login_not_required(csrf_protect(wrapped)))
+    return outside_transactions(login_not_required(csrf_protect(wrapped)))
 
 
 @require_GET
@@ -80,7 +90,7 @@ def me(request: HttpRequest) -> HttpResponseBase:
 def status(request: HttpRequest) -> HttpResponseBase:
     """GET status: `{"connected": bool, "needs_sign_in": bool, "scopes": [...]}`, without asking
     Quota."""
-    row = QuotaToken.objects.for_user(request.user).with_secrets().first()
+    row = QuotaToken.objects.for_user(request.user).first()
     return private(
         JsonResponse(
             {
@@ -111,7 +121,11 @@ def balance(request: HttpRequest) -> HttpResponseBase:
 @require_GET
 @_wallet_view
 def packages(request: HttpRequest) -> HttpResponseBase:
-    """GET packages: the credit packages on offer, as a page with a button for each, or as JSON."""
+    """GET packages: the credit packages on offer, as a page with a button for each, or as JSON.
+
+    The payment page comes back here where the person has cancelled.
+    """
+    wallet.forget_checkout(request.user, single(request, "package") or "")
     try:
         offers = [_offer(package) for package in wallet.get_packages()]
         unavailable = False
@@ -155,19 +169,23 @@ def checkout(request: HttpRequest) -> HttpResponseBase:
     """
     if request.method == "GET":
         return _returned(request)
-    next_url = safe_next(request, request.POST.get("next"))
-    here = request.build_absolute_uri
+    next_url = safe_next(request, posted(request, "next"))
+    # Of the site's own name, where that is fixed.
+    here = partial(urljoin, get_settings().redirect_uri or request.build_absolute_uri())
+    which = {"package": posted(request, "package_id")}
     try:
         payment_page = wallet.create_checkout(
             request.user,
-            request.POST.get("package_id", ""),
-            success_url=here(url_with("django_quota:checkout", next=next_url, **_before(request))),
-            cancel_url=here(url_with("django_quota:packages", next=next_url)),
+            which["package"],
+            success_url=here(
+                url_with("django_quota:checkout", next=next_url, **_before(request), **which)
+            ),
+            cancel_url=here(url_with("django_quota:packages", next=next_url, **which)),
         )
     except (RequestRefused, InsufficientScope) as error:
         return _not_sold(request, error, next_url)
-    if wants_page(request):
-        return HttpResponseRedirect(payment_page)
+    if is_sent_on(request):
+        return send_on(request, payment_page)
     return JsonResponse({"checkout_url": payment_page})
 
 
@@ -177,9 +195,9 @@ def _not_sold(
     """This package is no longer on offer, or nothing is, to this app or this token."""
     wallet.forget_packages()
     no_checkout = isinstance(error, InsufficientScope) or error.status in NO_CHECKOUT
-    if wants_page(request):
+    if is_sent_on(request):
         reason = "no_checkout" if no_checkout else ""
-        return HttpResponseRedirect(url_with("django_quota:packages", reason=reason, next=next_url))
+        return send_on(request, url_with("django_quota:packages", reason=reason, next=next_url))
     if no_checkout:
         body = {"error": messages.error_body(error, ""), "topup_url": get_settings().topup_url}
         return JsonResponse(body, status=403)
@@ -190,15 +208,14 @@ def _before(request: HttpRequest) -> dict[str, str]:
     """The balance before the purchase, for `_returned` to see it rise. Signed: else a link could
     make this site wait for what never comes."""
     _state, balance = wallet.balance_for_page(request.user)
-    if balance is None or balance.credits is None:
-        return {}
-    return {"before": _signer().sign(str(balance.credits))}
+    return {} if balance is None else {"before": _signer().sign(str(balance.credits))}
 
 
 def _returned(request: HttpRequest) -> HttpResponseBase:
     """The balance is read anew; until it has risen, because the payment is still on its way to
     Quota, a page waits and looks again."""
     next_url = safe_next(request, single(request, "next"))
+    wallet.forget_checkout(request.user, single(request, "package") or "")
     wallet.forget_balance(request.user)
     looks = min(_number(single(request, "looks")), MAX_LOOKS)
     if looks < MAX_LOOKS and not _has_risen(request):
@@ -218,11 +235,15 @@ def _signer() -> signing.Signer:
 def _has_risen(request: HttpRequest) -> bool:
     """Also where that cannot be known: then there is nothing to wait for."""
     try:
-        before = int(_signer().unsign(single(request, "before") or ""))
-    except (signing.BadSignature, ValueError):
+        before = _signer().unsign(single(request, "before") or "")
+    except signing.BadSignature:
         return True
     _state, balance = wallet.balance_for_page(request.user)
-    return balance is None or balance.credits is None or balance.credits > before
+    if balance is None:
+        return True
+    if before == str(None):  # the first purchase makes the wallet
+        return balance.credits is not None
+    return balance.credits is None or balance.credits > int(before)
 
 
 def _number(text: str | None) -> int:
@@ -237,6 +258,6 @@ def disconnect(request: HttpRequest) -> HttpResponseBase:
     wallet.forget_balance(request.user)
     with within(REVOKE_WAIT):
         revocation.revoke_pending(limit=3)  # what does not work now is left to quota_prune
-    if wants_page(request):
-        return HttpResponseRedirect(safe_next(request, request.POST.get("next")) or "/")
+    if is_sent_on(request):
+        return send_on(request, safe_next(request, posted(request, "next")) or "/")
     return JsonResponse({"connected": False})

@@ -15,9 +15,9 @@ import django_quota
 from django_quota import exceptions
 from django_quota.messages import (
     SIGN_IN_ERRORS,
-    STATES,
     UNKNOWN,
-    SignInError,
+    VIEW_ERRORS,
+    ErrorText,
     code_of,
     describe,
     error_body,
@@ -56,7 +56,7 @@ IN_A_VIEW = [
     "request_refused",
     "token_unreadable",
 ]
-WORDS = {**SIGN_IN_ERRORS, **STATES}
+WORDS = {**SIGN_IN_ERRORS, **VIEW_ERRORS}
 
 
 def codes_raised() -> set[str]:
@@ -77,7 +77,7 @@ def codes_raised() -> set[str]:
 
 def test_codes_are_a_closed_set() -> None:
     assert list(SIGN_IN_ERRORS) == CODES
-    assert list(STATES) == IN_A_VIEW
+    assert list(VIEW_ERRORS) == IN_A_VIEW
 
 
 def test_every_error_that_is_answered_has_words() -> None:
@@ -123,7 +123,7 @@ def test_words_do_not_show_the_code(code: str) -> None:
 
 
 def test_nobody_can_add_words() -> None:
-    for words in (SIGN_IN_ERRORS, STATES):
+    for words in (SIGN_IN_ERRORS, VIEW_ERRORS):
         with pytest.raises(TypeError):
             words["mine"] = UNKNOWN  # type: ignore[index]
 
@@ -181,7 +181,7 @@ def test_a_strange_code_is_not_repeated(code: str) -> None:
     words = describe(code)
 
     assert words is UNKNOWN
-    assert isinstance(words, SignInError)
+    assert isinstance(words, ErrorText)
     assert words.code == "unknown"
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from django_quota import web
 from django_quota.exceptions import ConfigurationError
-from django_quota.models import QuotaToken
+from django_quota.models import ProviderAccount, QuotaToken
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -181,6 +181,24 @@ class TestAtomicRequests:
 class TestStates:
     """An error in the middle of a view."""
 
+    @pytest.mark.parametrize(
+        ("error", "member", "url"),
+        [
+            ("NotConnected", "login_url", "/auth/quota/connect?next=%2Freports%3Fpage%3D2"),
+            ("InsufficientCredits", "topup_url", "/auth/quota/packages?next=%2Freports%3Fpage%3D2"),
+        ],
+    )
+    def test_a_script_comes_back_to_its_page(
+        self, client: Client, user: Any, error: str, member: str, url: str
+    ) -> None:
+        client.force_login(get_user_model().objects.create(username="bob"))
+        page = "http://testserver/reports?page=2"
+        answer = client.post(f"/raises/{error}", headers={"Referer": page, "Accept": "*/*"})
+        assert answer.json()[member] == url
+        elsewhere = {"Referer": "https://evil.example/", "Accept": "*/*"}
+        answer = client.post(f"/raises/{error}", headers=elsewhere)
+        assert "next" not in answer.json()[member]
+
     @pytest.mark.parametrize("path", ["raises", "araises"])
     @pytest.mark.parametrize(
         ("error", "status", "members"),
@@ -312,6 +330,31 @@ class TestHtmx:
     def test_before_the_view(self, client: Client) -> None:
         answer = client.get("/plain", headers=HTMX)
         assert answer["HX-Redirect"].startswith("/auth/quota/start?next=%2Freports")
+
+
+class TestSignInThatHasNotHelped:
+    """Quota refuses even the tokens of a new sign-in. Without a word it would sign in again."""
+
+    URL = "/raises/ReauthenticationRequired"
+
+    def test_leads_to_the_error_page(self, user: Any, person: Person) -> None:
+        where, query = wanted_at(person.client.get(self.URL, headers=PAGE))
+        assert (where, query["next"]) == ("/auth/quota/error", self.URL)
+        page = person.client.get(where, query).content.decode()
+        assert "Please sign in again" in page
+        assert "/auth/quota/start?next=%2Fraises" in page
+
+    def test_of_a_while_ago(self, user: Any, person: Person) -> None:
+        ProviderAccount.objects.update(last_sign_in_at=timezone.now() - timedelta(minutes=2))
+        assert wanted_at(person.client.get(self.URL, headers=PAGE))[0] == "/auth/quota/start"
+
+    def test_of_tokens_that_were_ended_since(self, user: Any, person: Person) -> None:
+        QuotaToken.objects.update(status=QuotaToken.Status.REAUTHENTICATION_REQUIRED)
+        assert wanted_at(person.client.get(self.URL, headers=PAGE))[0] == "/auth/quota/start"
+
+    def test_a_script_is_told_as_ever(self, user: Any, person: Person) -> None:
+        answer = person.client.get(self.URL)
+        assert (answer.status_code, answer.json()["login_url"]) == (401, "/auth/quota/start")
 
 
 class TestConsent:

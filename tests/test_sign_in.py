@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from django_quota import messages, pending
 from django_quota.models import ProviderAccount, QuotaToken
-from django_quota.signals import sign_in_failed, signed_in
+from django_quota.signals import sign_in_failed, signed_in, wallet_connected
+from django_quota.tokens import get_access_token
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -591,6 +592,35 @@ class TestBesideAnotherProvider:
         assert person.client.get("/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("get", "start"), ("post", "connect"), ("post", "checkout"), ("post", "logout")],
+)
+def test_htmx_is_sent_on_to_quota(person: Person, sandbox: Sandbox, method: str, path: str) -> None:
+    """By its own header: it would fetch what a redirect leads to, another site's page."""
+    person.sign_in()
+    answer = getattr(person.client, method)(
+        f"/auth/quota/{path}", {"package_id": "starter"}, headers={"HX-Request": "true"}
+    )
+    assert answer["HX-Redirect"].startswith(sandbox.origin)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [("checkout", "/auth/quota/packages?reason=no_checkout&next=%2Fchat"), ("disconnect", "/chat")],
+)
+def test_htmx_is_sent_on_to_pages_of_this_site(
+    person: Person, sandbox: Sandbox, path: str, there: str
+) -> None:
+    """Where it would swap them into the one that is open."""
+    person.sign_in()
+    sandbox.set(fail={"path": "/api/payments/checkout", "status": 404, "times": 1})
+    form = {"package_id": "starter", "next": "/chat"}
+    answer = person.client.post(f"/auth/quota/{path}", form, headers={"HX-Request": "true"})
+    assert (answer.status_code, answer["HX-Redirect"]) == (200, there)
+
+
 class TestConnect:
     @pytest.fixture
     def member(self, person: Person) -> Any:
@@ -623,6 +653,19 @@ class TestConnect:
         assert account.user == member
         assert QuotaToken.objects.get().scope.split() == ["credits.read", "credits.spend"]
         assert "$1.00" in person.client.get("/").content.decode()
+
+    def test_who_is_told_of_it_can_use_the_wallet(self, person: Person, member: Any) -> None:
+        got = []
+
+        def use(user: Any, account: ProviderAccount, **said: Any) -> None:
+            got.append((user, account.user, get_access_token(user)[:12]))
+
+        wallet_connected.connect(use)
+        try:
+            self.connect(person)
+        finally:
+            wallet_connected.disconnect(use)
+        assert got == [(member, member, "quota_token_")]
 
     def test_asks_before_it_replaces(self, person: Person, member: Any, sandbox: Sandbox) -> None:
         self.connect(person)

@@ -1,22 +1,25 @@
 """The wallet, against the live sandbox: balances and purchases."""
 
+import asyncio
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import connections
 from django.template import Context, Template
-from django.test import Client, RequestFactory
+from django.test import Client, RequestFactory, override_settings
 from django.utils import timezone
 
-from django_quota import locking, wallet, wallet_views
-from django_quota.balances import Balance, keep_balance
+from django_quota import caching, locking, wallet, wallet_views
+from django_quota.balances import Balance, forget_balance, keep_balance
+from django_quota.current import CurrentQuota
 from django_quota.exceptions import (
     NotConnected,
     ProviderUnavailable,
@@ -26,6 +29,7 @@ from django_quota.exceptions import (
 from django_quota.models import PendingRevocation, QuotaToken
 from django_quota.web import url_with
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
+from tests.storms.crew import begin_together
 from tests.tiny_server import TinyServer, json_answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -80,6 +84,16 @@ class TestBalance:
             wallet.get_balance(get_user_model().objects.create(username="x"))
 
 
+def test_the_views_are_in_no_transaction(
+    user: Any, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In which SQLite could renew no token."""
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    QuotaToken.objects.update(expires_at=timezone.now())
+    reply = person.client.get("/auth/quota/balance")
+    assert (reply.status_code, reply.json()["balance"]) == (200, 1_000_000)
+
+
 class TestOnAPage:
     def test_shows_unavailable_while_quota_is_down_and_asks_once(
         self, user: Any, person: Person, sandbox: Sandbox
@@ -115,6 +129,22 @@ class TestOnAPage:
 
         assert QuotaToken.objects.get().version == before + 1
         assert QuotaToken.objects.get().lasts(3000)
+
+    def test_nor_does_it_wait_for_a_renewal_after_a_refusal(
+        self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wallet, "PAGE_WAIT", 0.5)
+        sandbox.set(
+            fail={"path": "/v1/balance", "status": 401, "times": 1}, latency={"/oauth/token": 3}
+        )
+        before = QuotaToken.objects.get().version
+
+        assert wallet.balance_for_page(user) == ("unavailable", None)
+        assert QuotaToken.objects.get().version == before
+        for thread in threading.enumerate():
+            if thread.name == "django_quota-renewal":
+                thread.join()
+        assert QuotaToken.objects.get().version == before + 1
 
     def test_a_few_renewals_at_most_go_on_behind_pages(
         self, user: Any, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
@@ -172,6 +202,51 @@ class TestOnAPage:
                 assert wallet.balance_for_page(user) == ("unavailable", None)
                 assert wallet.balance_for_page(other) == ("unavailable", None)
             assert len(quota.requests) == 1
+
+    def test_of_many_pages_at_once_one_finds_out_whether_it_is_over(
+        self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wallet, "PAGE_WAIT", 0.5)
+        with TinyServer() as quota:
+            quota.on("/v1/balance", json_answer({}, delay=5))
+            settings.QUOTA_BASE_URL = quota.origin
+            wallet.balance_for_page(user)
+            caching.forget(wallet._TRIED)  # the cool-down is over
+            found = begin_together([lambda: wallet.balance_for_page(user)] * 8)
+            assert found == [("unavailable", None)] * 8
+            assert len(quota.requests) == 2
+        settings.QUOTA_BASE_URL = sandbox.origin
+        caching.forget(wallet._TRIED)
+        assert wallet.balance_for_page(user)[0] == "available"
+        forget_balance(user)
+        assert wallet.balance_for_page(user)[0] == "available"  # it is over, for everybody
+
+    @pytest.mark.parametrize("status", [400, 429, 500])
+    def test_what_fails_at_once_for_one_user_is_nobody_elses(
+        self, user: Any, sandbox: Sandbox, status: int
+    ) -> None:
+        """A limit of the rate, or what Quota makes of this one's token."""
+        sandbox.person().sign_in()
+        other = get_user_model().objects.exclude(pk=user.pk).get()
+        sandbox.set(fail={"path": "/v1/balance", "status": status, "times": 1})
+        for _ in range(2):
+            assert wallet.balance_for_page(user) == ("unavailable", None)
+        assert wallet.balance_for_page(other)[0] == "available"
+
+    def test_is_known_already_where_an_async_view_has_asked(
+        self, user: Any, django_assert_num_queries: Any
+    ) -> None:
+        request = RequestFactory().get("/")
+        request.user = user
+        request.auser = AsyncMock(return_value=user)
+        request.quota = CurrentQuota(request)
+        tag = Template("{% load quota %}{% quota_balance %}")
+
+        async def view() -> str:
+            await request.quota.abalance()
+            return tag.render(Context({"request": request}))
+
+        assert "$1.00" in asyncio.run(view())
 
     def test_nothing_for_who_is_not_connected(self, client: Client) -> None:
         client.force_login(get_user_model().objects.create_user("x"))
@@ -254,6 +329,37 @@ class TestCheckout:
             "django_quota:checkout", next="/?paid=1", before=before
         )
 
+    def test_a_first_purchase_is_waited_for_too(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        """Before it there was no wallet whose balance could rise."""
+        keep_balance(user, Balance(credits=None), as_of=time.time())
+        request = RequestFactory().get("/")
+        request.user = user
+        assert wallet_views._before(request)["before"].startswith("None:")
+        before = wallet_views._signer().sign("None")
+        url = "http://localhost" + url_with("django_quota:checkout", next="/?paid=1", before=before)
+        with TinyServer() as quota:
+            quota.on("/v1/balance", json_answer({"wallet": "oauth_user", "balance": None}))
+            with override_settings(QUOTA_BASE_URL=quota.origin):
+                assert person.come_back(url).status_code == 200
+        assert person.come_back(url)["Location"] == "/?paid=1"
+
+    def test_the_way_back_is_of_the_sites_own_name(
+        self, person: Person, user: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        settings.QUOTA_REDIRECT_URI = "https://app.example/auth/quota/callback"
+        urls: list[str] = []
+
+        def create(*args: Any, success_url: str, cancel_url: str, **kwargs: Any) -> str:
+            urls.extend([success_url, cancel_url])
+            return "https://checkout.example/"
+
+        monkeypatch.setattr(wallet, "create_checkout", create)
+        self.buy(person, headers={"host": "evil.example"})
+        assert all(url.startswith("https://app.example/auth/quota/") for url in urls) and urls
+
     def test_nobody_waits_for_ever(self, person: Person, user: Any) -> None:
         url = self.success_url(person.sandbox)
         assert person.come_back(f"{url}&looks=14").status_code == 200
@@ -321,6 +427,27 @@ class TestCheckout:
         page = person.client.get(url.format("<script>"), headers=PAGE)
         assert "script" not in page.content.decode()
         assert said not in page.content.decode()
+
+    @pytest.mark.parametrize("way_back", ["success_url", "cancel_url"])
+    def test_who_has_come_back_begins_another(
+        self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch, way_back: str
+    ) -> None:
+        """The payment page of the one before is over; a double click is not what this is."""
+        urls: list[dict[str, str]] = []
+
+        def create(*args: Any, **given: str) -> str:
+            urls.append(given)
+            return f"https://pay.example/{len(urls)}"
+
+        monkeypatch.setattr(wallet.provider, "create_checkout", create)
+
+        def buy() -> str:
+            form = {"package_id": "starter", "next": "/"}
+            return str(person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"])
+
+        assert [buy(), buy()] == ["https://pay.example/1"] * 2
+        person.client.get(urls[0][way_back])
+        assert buy() == "https://pay.example/2"
 
     def test_cancelled(self, person: Person, user: Any) -> None:
         payment = self.buy(person, headers={"accept": "text/html"})["Location"]

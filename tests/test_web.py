@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import NoReverseMatch
 
-from django_quota.web import private, safe_next, single, url_with, wants_page
+from django_quota.web import current_page, private, safe_next, single, url_with, wants_page
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -147,6 +147,25 @@ class TestWantsPage:
 
     def test_is_not_assumed_without_one(self, rf: RequestFactory) -> None:
         assert wants_page(rf.get("/")) is False
+
+
+@pytest.mark.parametrize(
+    ("referer", "page"),
+    [
+        ("http://testserver/chat?a=1#b", "/chat?a=1#b"),
+        ("http://testserver//evil.example/", ""),
+        ("http://evil.example/chat", ""),
+        ("https://testserver.evil.example/", ""),
+        ("javascript:alert(1)", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_form_is_answered_with_the_way_back_to_its_page(
+    referer: str | None, page: str, rf: RequestFactory
+) -> None:
+    headers = {} if referer is None else {"Referer": referer}
+    assert current_page(rf.post("/ask", headers=headers)) == page
 
 
 def test_private_is_kept_by_no_cache() -> None:

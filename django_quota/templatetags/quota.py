@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from .. import accounts, messages, money, wallet
+from ..current import CurrentQuota
 from ..web import url_with
 
 register = template.Library()
@@ -58,7 +59,11 @@ def quota_sign_out(
 def quota_balance(context: Context) -> dict[str, Any]:
     """The user's balance; nothing for who is not connected, "unavailable" while Quota is down.
     Below QUOTA_LOW_BALANCE it says that it is low."""
-    state, balance = wallet.balance_for_page(_user(context))
+    current = getattr(context.get("request"), "quota", None)
+    if isinstance(current, CurrentQuota):  # known already, where an async view has awaited it
+        state, balance = current.balance_state, current.balance
+    else:
+        state, balance = wallet.balance_for_page(_user(context))
     return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
 
 

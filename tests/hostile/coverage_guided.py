@@ -205,7 +205,7 @@ def token_reply(data: Data) -> None:
 def reply_properties(data: Data) -> None:
     answer = reply(HONEST_API, data)
     assert answer.error_code.isascii()
-    assert (answer.max_age or 0) >= 0 and (answer.retry_after or 0) >= 0
+    assert (answer.max_age or 0) >= 0 and (transport.retry_after(answer.headers) or 0) >= 0
 
 
 def api_reply(data: Data) -> None:

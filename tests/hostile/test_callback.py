@@ -4,6 +4,7 @@ has not started this very sign-in in this very browser is not signed in, and no 
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,10 @@ import pytest
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.db import connections
 from django.test import Client
+from django.utils.crypto import constant_time_compare
 from pytest_django.fixtures import Settings
 
-from django_quota import pending
+from django_quota import id_token, pending
 from django_quota.models import ProviderAccount, QuotaToken
 from tests.hostile.conftest import Refused
 from tests.hostile.provider import REMOVED, Browser, HostileProvider, changed, s256
@@ -560,14 +562,16 @@ def rewritten(browser: Browser, rewrite: Callable[[list[Any]], Any]) -> None:
 
 @pytest.mark.source("RFC 6749 section 10.12")
 @pytest.mark.parametrize(
-    "seconds_ago", [pending.LIFETIME + 1, -3600], ids=["long ago", "in the future"]
+    "seconds_ago",
+    [pending.LIFETIME + 1, -3600, float("nan")],
+    ids=["long ago", "in the future", "no number"],
 )
 def test_started_at_no_good_time(
-    seconds_ago: int, provider: HostileProvider, browser: Browser, refused: Refused
+    seconds_ago: float, provider: HostileProvider, browser: Browser, refused: Refused
 ) -> None:
     back = browser.at_provider(browser.start())
     rewritten(browser, lambda kept: [kept[0] | {"started_at": time.time() - seconds_ago}])
-    refused(browser.come_back(back), *UNKNOWN_STATE)
+    refused(browser.come_back(back), "state_mismatch", "more than 15 minutes ago, or this clock")
     assert EXCHANGE not in provider.asked()
 
 
@@ -592,7 +596,6 @@ REWRITES = {
     "with a next that is a number": of_one(next=5),
     "with a user who is a number": of_one(user_pk=5),
     "with a time in words": of_one(started_at="yesterday"),
-    "with a time that is no number": of_one(started_at=float("nan")),
 }
 
 
@@ -629,3 +632,80 @@ def test_more_than_can_be_under_way(provider: HostileProvider, browser: Browser)
     for n in (pending.MAX_PENDING, 1):
         assert browser.come_back(backs[n])["Location"] == f"/?n={n}"
     assert QuotaToken.objects.count() == 1
+
+
+@pytest.mark.source("RFC 6749 section 10.12")
+def test_a_wallet_that_was_not_connected_in_time(
+    provider: HostileProvider, browser: Browser, told: list[dict[str, Any]]
+) -> None:
+    """Who is signed in, and comes back late, is told that nothing has been connected."""
+    user = get_user_model().objects.create_user("member")
+    browser.client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    url = browser.client.post("/auth/quota/connect", {"next": "/?a=1"})["Location"]
+    back = browser.at_provider(url)
+    late = time.time() - pending.LIFETIME - 1
+    rewritten(browser, lambda kept: [kept[0] | {"started_at": late}])
+    path, query = wanted_at(browser.come_back(back))
+    assert (query["quota_error"], query["quota_retry"]) == ("state_mismatch", "connect")
+    assert (path, query["next"]) == ("/auth/quota/error", "/?a=1")
+    assert "more than 15 minutes ago" in told[0]["reason"]
+    assert EXCHANGE not in provider.asked()
+
+
+@pytest.mark.source("RFC 6265bis section 5.6: what is too long for a cookie is dropped")
+def test_what_is_pending_fits_into_a_cookie(browser: Browser, settings: Settings) -> None:
+    """Else ten links, with a long `next` each, would lock a browser out: the cookie that cannot
+    be replaced stays as it was."""
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    for number in range(10):
+        browser.start(next=f"/{number}/{secrets.token_urlsafe(750)}")
+        assert len(browser.client.cookies["sessionid"].OutputString()) < 4096
+    assert browser.sign_in(next="/?welcome=1")["Location"] == "/?welcome=1"
+
+
+@pytest.mark.source("CWE-208: what is secret is compared in constant time")
+def test_state_and_nonce_are_compared_in_constant_time(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    for module in (pending, id_token):
+
+        def compare(one: Any, other: Any, module: Any = module) -> bool:
+            compared.append(module)
+            return constant_time_compare(one, other)
+
+        monkeypatch.setattr(module, "constant_time_compare", compare)
+    browser.sign_in()
+    assert compared == [pending, id_token]
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.source("RFC 6749 section 4.1.2")
+def test_two_tabs_at_the_same_moment(provider: HostileProvider, browser: Browser) -> None:
+    """Each has a code of its own; both come back while the provider takes its time."""
+    tabs = [browser.at_provider(browser.start(next=f"/?tab={n}")) for n in range(2)]
+    together = Barrier(2)
+
+    def when_both_ask(seen: Seen) -> Answer:
+        together.wait(10)
+        return provider._token(seen)
+
+    provider.server.on("/oauth/token", when_both_ask)
+    sessionid = browser.client.cookies["sessionid"].value
+
+    def come_back(url: str) -> Any:
+        client = Client(SERVER_NAME="localhost")
+        client.cookies["sessionid"] = sessionid
+        try:
+            return Browser(client).come_back(url)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(come_back, tabs))
+    places = [answer["Location"] for answer in answers]
+    assert get_user_model().objects.count() == 1
+    # The one that ends second finds that the first has rotated the session's key.
+    assert sum(place in ("/?tab=0", "/?tab=1") for place in places) >= 1, places
+    assert all(answer.status_code == 302 for answer in answers)

@@ -199,6 +199,26 @@ def test_what_is_no_text_at_all(path: str, browser: Browser) -> None:
         assert started["next"] == ""
 
 
+@pytest.mark.source("WHATWG Encoding: a surrogate is no scalar value")
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("checkout", "package_id", "+2AA-"),
+        ("checkout", "next", "/+2AA-"),
+        ("connect", "scope", "+2AA-:x:y"),
+    ],
+)
+def test_what_is_no_text_in_a_form(path: str, field: str, value: str, browser: Browser) -> None:
+    """Its charset is anybody's, too."""
+    member_at(browser)
+    form = f'--X\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n--X--\r\n'
+    answer = browser.client.generic(
+        "POST", f"/auth/quota/{path}", form, "multipart/form-data; boundary=X; charset=utf-7"
+    )
+    assert answer.status_code < 500
+    assert "next" not in answer.get("Location", "")
+
+
 # --- redirect_uri ---
 
 
@@ -308,7 +328,19 @@ def test_no_code_and_no_state_goes_on(
     for name in ("code", "state"):
         assert query_of(back)[name] not in answer["Location"]
         assert f"{name}=" not in answer["Location"].replace("quota_error=", "")
-    assert answer["Referrer-Policy"] == "same-origin"
+
+
+@pytest.mark.source("RFC 9700 section 4.2.4; RFC 6819 section 5.1.2: no-store")
+def test_no_cache_and_no_other_site_learns_of_a_sign_in(
+    browser: Browser, settings: Settings
+) -> None:
+    settings.SECURE_REFERRER_POLICY = None  # Django's own middleware would set it, too
+    answers = [browser.client.get("/auth/quota/start")]
+    answers += [browser.sign_in(), browser.client.get("/auth/quota/error?quota_error=x")]
+    for answer in answers:
+        assert answer["Cache-Control"] == "no-store, private"
+        assert answer["Referrer-Policy"] == "same-origin"
+        assert answer["X-Frame-Options"] == "DENY"
 
 
 @pytest.mark.source("the recipe: a failed sign-in lands on /?quota_error=<code>")

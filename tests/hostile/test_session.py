@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.auth.models import Group, Permission
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.db import connection, connections
@@ -17,11 +19,12 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from django_quota import accounts, pending
+from django_quota import provider as provider_module
 from django_quota.backends import QuotaBackend
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from tests.hostile.conftest import Refused
 from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, Browser, HostileProvider
-from tests.sandbox_client import wanted_at
+from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import Answer, Seen, TinyServer, json_answer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -306,6 +309,23 @@ def test_who_is_known_may_come_in_all_the_same(browser: Browser, settings: Setti
 
 
 # --- an e-mail address is not an identity ---
+
+
+@pytest.mark.source("OIDC Core 5.7; RFC 9700 section 4.15")
+@pytest.mark.parametrize("more", ["a group", "a permission", "is not active"])
+def test_the_email_of_somebody_who_may_do_more_or_nothing(
+    more: str, browser: Browser, settings: Settings
+) -> None:
+    settings.QUOTA_LINK_BY_EMAIL = True
+    editor = User.objects.create_user("editor", "ada@example.com", "correct horse")
+    if more == "a group":
+        editor.groups.add(Group.objects.create(name="editors"))
+    elif more == "a permission":
+        editor.user_permissions.add(Permission.objects.all()[0])
+    else:
+        User.objects.update(is_active=False)
+    assert browser.sign_in()["Location"] == "/"
+    assert ProviderAccount.objects.get().user != editor
 
 
 @pytest.mark.source("OIDC Core 5.7; RFC 9700 section 4.15")
@@ -599,3 +619,87 @@ def test_a_sign_in_is_no_connection(member: Any, browser: Browser) -> None:
     """Else a link to start would connect whatever wallet the browser is signed in with."""
     browser.sign_in()
     assert accounts.account_of(member) is None
+
+
+# --- other backends of the project ---
+
+
+class Greedy:
+    """Takes any credentials, and says that they are the victim's."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def authenticate(self, request: Any, **credentials: Any) -> Any:
+        self.seen.append(request)
+        return User.objects.get(username="victim")
+
+    def get_user(self, pk: Any) -> Any:
+        return User.objects.filter(pk=pk).first()
+
+
+@pytest.mark.source("Django: authenticate() asks every backend")
+@pytest.mark.parametrize("known", [False, True], ids=["a first sign-in", "a later one"])
+def test_a_greedy_backend(
+    known: bool, browser: Browser, turned_back: TurnedBack, settings: Settings
+) -> None:
+    User.objects.create_user("victim")
+    if known:
+        another_browser().sign_in()
+    Greedy.seen.clear()
+    settings.AUTHENTICATION_BACKENDS = [
+        f"{__name__}.Greedy",
+        "django_quota.backends.QuotaBackend",
+    ]
+    back = browser.at_provider(browser.start())
+    turned_back(browser.come_back(back), "sign_in_refused", "no backend accepted them")
+    assert signed_in(browser.client) is None
+    (request,) = Greedy.seen
+    for secret in (query_of(back)["code"], query_of(back)["state"]):
+        assert secret not in f"{request.GET} {request.get_full_path()} {request.META}"
+
+
+# --- what happens at the same moment ---
+
+
+@pytest.mark.source("OIDC Core 5.7; a whole save would bring the row back")
+@pytest.mark.parametrize("what", ["disconnected", "deleted"])
+def test_an_account_that_goes_during_its_sign_in(
+    what: str,
+    browser: Browser,
+    turned_back: TurnedBack,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    another_browser().sign_in()
+    User.objects.update(password="pbkdf2_sha256$1$salt$hash")
+
+    def meanwhile(backend: Any, user: Any) -> bool:
+        accounts.disconnect(user) if what == "disconnected" else User.objects.all().delete()
+        return True
+
+    monkeypatch.setattr(QuotaBackend, "user_can_authenticate", meanwhile)
+    turned_back(browser.sign_in(), "account_conflict", "the account was removed just now")
+    assert not ProviderAccount.objects.exists()
+    assert signed_in(browser.client) is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.source("RFC 9700 section 4.3.1; Django: ATOMIC_REQUESTS")
+def test_no_transaction_is_open_while_quota_is_asked(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a rollback would bring a spent state back, and a slow provider would hold locks."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    open_at: list[str] = []
+    for module, name in (
+        (provider_module, "exchange_code"),
+        (provider_module, "authorization_url"),
+    ):
+
+        def asked(*args: Any, ask: Any, **kwargs: Any) -> Any:
+            if connection.in_atomic_block:
+                open_at.append(ask.__name__)
+            return ask(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, partial(asked, ask=getattr(module, name)))
+    assert browser.sign_in()["Location"] == "/"
+    assert open_at == []

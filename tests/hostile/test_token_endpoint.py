@@ -59,6 +59,9 @@ def instead(document: bytes) -> Wire:
     return lambda body: answer(document)
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 def head(body: bytes, more: int = 0) -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body) + more}\r\n".encode()
 
@@ -222,6 +225,21 @@ BROKEN = [
         "CWE-400",
         lambda body: Answer(head=head(body) + b"X: ", rest=b"1" * ENDLESS),
         f"{UNREACHED} (ConnectionError)",
+    ),
+    case(
+        "a chunk of the size -1",
+        "RFC 9112 section 7.1; CWE-400",
+        lambda body: Answer(head=CHUNKED + b"-1\r\n", rest=b" " * ENDLESS),
+        "answer is too large",
+    ),
+    case(
+        "trailers without end",
+        "RFC 9112 section 7.1.2; CWE-400",
+        lambda body: Answer(
+            head=CHUNKED + b"%x\r\n%s\r\n0\r\n" % (len(body), body),
+            rest=b"X: 1\r\n" * (ENDLESS // 6),
+        ),
+        "answer is too large",
     ),
     case(
         "a body without end",
