@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from django.contrib import auth
 from django.core.asgi import get_asgi_application
 from django.db import connections
-from django.test import RequestFactory
+from django.test import AsyncClient, Client, RequestFactory
+from openai import AsyncStream, Stream
 
-from django_quota import ai, signals, wallet
+from django_quota import signals, streaming, wallet
+from django_quota.balances import kept_balance
 from django_quota.exceptions import ConfigurationError
 from django_quota.models import UsageRecord
-from django_quota.streaming import stream_response
+from django_quota.streaming import EventStreamResponse, stream_response
 from tests.sandbox_client import Person
 from tests.shown import listening
 from tests.upstream import Upstream, chunk, last
@@ -50,11 +55,17 @@ def events(body: str) -> list[tuple[str, Any]]:
     return found
 
 
+def test_a_transport_of_the_projects_own_is_not_hung_up_on() -> None:
+    response = SimpleNamespace(is_closed=False, extensions={})
+    streaming._hang_up(SimpleNamespace(response=response))
+
+
 class Browser:
     """The other side of an ASGI server."""
 
-    def __init__(self, person: Person, path: str) -> None:
-        cookie = person.client.cookies["sessionid"].value
+    def __init__(self, person: Person | Client, path: str) -> None:
+        client = person if isinstance(person, Client) else person.client
+        cookie = client.cookies["sessionid"].value
         self.asgi: Any = ApplicationCommunicator(  # type: ignore[no-untyped-call]
             get_asgi_application(),
             {
@@ -97,10 +108,20 @@ def under_asgi(work: Any) -> Any:
         try:
             return await work()
         finally:
-            ai._shared_async_client.cache_clear()
             await sync_to_async(connections.close_all)()
 
     return asyncio.run(main())
+
+
+def whole_answer(person: Person | Client, view: str) -> str:
+    """All that a browser reads of it."""
+
+    async def read() -> str:
+        browser = Browser(person, view)
+        await browser.ask()
+        return await browser.read_all()
+
+    return str(under_asgi(read))
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -119,6 +140,8 @@ class TestUnderAsgi:
 
         assert headers[b"Content-Type"] == b"text/event-stream"
         assert headers[b"Cache-Control"] == b"no-store, private"
+        assert headers[b"X-Accel-Buffering"] == b"no"
+        assert headers[b"Content-Encoding"] == b"identity"
         assert events(body) == [
             ("delta", {"text": "Hel"}),
             ("delta", {"text": "lo"}),
@@ -129,6 +152,7 @@ class TestUnderAsgi:
                     "cost": "$0.0012",
                     "balance_after": 998_800,
                     "balance": "$0.9988",
+                    "state": "available",
                     "finish_reason": "stop",
                 },
             ),
@@ -163,9 +187,7 @@ class TestUnderAsgi:
             upstream.say(chunk("first"))
             await browser.ask()
             await browser.read()
-            if view == "stream":
-                upstream.say(chunk("second"))  # its thread cannot be stopped while it waits for one
-            await browser.leave()
+            await browser.leave()  # while upstream is silent
             assert await asyncio.to_thread(upstream.hung_up.wait, 20)
 
         with listening(signals.usage_recorded) as heard:
@@ -173,6 +195,82 @@ class TestUnderAsgi:
         row = UsageRecord.objects.get()
         assert (row.user, row.credits_used, row.complete) == (user, None, False)
         assert [h["complete"] for h in heard] == [False]
+
+    def test_a_browser_that_never_read_a_word(
+        self, upstream: Upstream, person: Person, user: Any, view: str
+    ) -> None:
+        wallet.keep_balance(user, wallet.Balance(credits=1), as_of=9e9)
+
+        async def leave() -> None:
+            browser = Browser(person, view)
+            await browser.ask()
+            await browser.leave()
+            assert await asyncio.to_thread(upstream.hung_up.wait, 20)
+
+        under_asgi(leave)
+        assert not UsageRecord.objects.exists()
+        assert kept_balance(user) is None  # it may have cost something
+
+    def test_its_user_is_loaded_once(
+        self, upstream: Upstream, person: Person, view: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not for the bill once more, at the end of each of many."""
+        loaded: list[Any] = []
+        real = auth.get_user
+
+        def get_user(request: Any) -> Any:
+            loaded.append(request)
+            return real(request)
+
+        monkeypatch.setattr(auth, "get_user", get_user)
+        upstream.say(chunk("all"), last(**QUOTA))
+        upstream.end()
+
+        whole_answer(person, view)
+        assert UsageRecord.objects.get().complete
+        assert len(loaded) == (1 if view == "stream" else 0)  # the other asks `request.auser()`
+
+    def test_leaves_nothing_in_memory(self, upstream: Upstream, person: Person, view: str) -> None:
+        upstream.say(chunk("all"), last(**QUOTA))
+        upstream.end()
+
+        whole_answer(person, view)
+        gc.collect()
+        kinds = (EventStreamResponse, Stream, AsyncStream, streaming._Told)
+        assert [each for each in gc.get_objects() if issubclass(type(each), kinds)] == []
+
+    def test_no_connection_of_the_database_is_held_while_it_waits(
+        self, upstream: Upstream, person: Person, view: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every request has a thread of its own under ASGI."""
+        given_back: list[bool] = []
+        real = streaming._give_connections_back
+
+        def give() -> None:
+            real()
+            given_back.append(connections["default"].connection is None)
+
+        monkeypatch.setattr(streaming, "_give_connections_back", give)
+        upstream.say(chunk("all"), last(**QUOTA))
+        upstream.end()
+
+        assert [kind for kind, _ in events(whole_answer(person, view))] == ["delta", "done"]
+        assert given_back and all(given_back)
+
+    def test_djangos_own_client(self, upstream: Upstream, person: Person, view: str) -> None:
+        """As a project would test its view."""
+        upstream.say(chunk("all"), last(**QUOTA))
+        upstream.end()
+
+        async def read() -> str:
+            client = AsyncClient(SERVER_NAME="localhost")
+            client.cookies = person.client.cookies
+            response = await client.get(f"/{view}")
+            body = b"".join([part async for part in response])
+            response.close()
+            return body.decode()
+
+        assert [kind for kind, _ in events(under_asgi(read))] == ["delta", "done"]
 
 
 class TestUnderWsgi:
@@ -205,24 +303,40 @@ class TestUnderWsgi:
         assert not UsageRecord.objects.exists()
 
     @pytest.mark.parametrize(
-        ("code", "told", "status_url"),
+        ("code", "told", "words", "status_url"),
         [
-            ("upstream_error", "provider_unavailable", None),
-            ("insufficient_credits", "insufficient_credits", "topup_url"),
+            ("upstream_error", "provider_unavailable", "The answer broke off", None),
+            ("insufficient_credits", "insufficient_credits", "Your credits", "topup_url"),
         ],
     )
     def test_an_error_on_the_way_is_an_event(
-        self, upstream: Upstream, person: Person, code: str, told: str, status_url: str | None
+        self,
+        upstream: Upstream,
+        person: Person,
+        code: str,
+        told: str,
+        words: str,
+        status_url: str | None,
     ) -> None:
         upstream.say(chunk("first"), {"error": {"code": code, "message": "quota_token_hush"}})
         upstream.end()
         body = person.client.get("/stream").getvalue().decode()
         (_, first), (kind, data) = events(body)
         assert (first, kind) == ({"text": "first"}, "error")
-        assert data["error"]["code"] == told and data["error"]["message"]
+        assert data["error"]["code"] == told
+        assert data["error"]["message"].startswith(words)
         assert status_url is None or data[status_url] == "/auth/quota/packages"
         assert "hush" not in body
         assert UsageRecord.objects.get().complete is False
+
+    def test_an_answer_that_nobody_reads(
+        self, upstream: Upstream, person: Person, user: Any
+    ) -> None:
+        """Not even its first word; a server then closes the response, and no more."""
+        wallet.keep_balance(user, wallet.Balance(credits=1), as_of=9e9)
+        person.client.get("/stream").close()
+        assert upstream.hung_up.wait(20)
+        assert kept_balance(user) is None  # it may have cost something
 
     def test_a_connection_that_breaks_is_an_event(self, upstream: Upstream, person: Person) -> None:
         upstream.say(chunk("first"))
@@ -241,9 +355,43 @@ class TestUnderWsgi:
         row = UsageRecord.objects.get()
         assert (row.credits_used, row.complete) == (None, True)
 
+    @pytest.mark.parametrize(
+        "end",
+        [
+            {"choices": None},
+            {"choices": []},
+            {"choices": [{"index": 0, "finish_reason": "stop"}]},
+            {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+        ],
+    )
+    def test_the_last_chunk_need_hold_nothing_but_what_it_cost(
+        self, upstream: Upstream, person: Person, end: dict[str, Any]
+    ) -> None:
+        upstream.say(chunk("all"), last(**QUOTA) | end)
+        upstream.end()
+        found = events(person.client.get("/stream").getvalue().decode())
+        assert [kind for kind, _ in found] == ["delta", "done"]
+        assert found[1][1]["credits_used"] == 1_200
+
+    def test_a_receiver_that_fails_takes_nothing_away(
+        self, upstream: Upstream, person: Person, user: Any
+    ) -> None:
+        def broken(**said: Any) -> None:
+            raise RuntimeError("the project's own")
+
+        signals.usage_recorded.connect(broken)
+        try:
+            upstream.say(chunk("all"), last(**QUOTA))
+            upstream.end()
+            found = events(person.client.get("/stream").getvalue().decode())
+        finally:
+            signals.usage_recorded.disconnect(broken)
+        assert found[1][1]["credits_used"] == 1_200
+        assert wallet.get_balance(user).credits == 998_800
+
     def test_odd_chunks(self, upstream: Upstream, person: Person) -> None:
         """Whatever comes: the browser is told, and the log."""
-        upstream.say(chunk("first"), {"choices": "none"})
+        upstream.say(chunk("first"), {"choices": [{"delta": {"content": 5}}]})
         upstream.end()
         found = events(person.client.get("/stream").getvalue().decode())
         assert [kind for kind, _ in found] == ["delta", "error"]
