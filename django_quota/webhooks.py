@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
-from django.db import router, transaction
+from django.db import router
 from django.db.models import F, Q
 from django.http import HttpRequest, JsonResponse, UnreadablePostError
 from django.utils import timezone
@@ -24,13 +25,15 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from . import accounts
+from . import accounts, tokens
 from .balances import Balance, forget_balance, keep_balance
 from .conf import get_settings
+from .exceptions import NotConnected, ReauthenticationRequired, TokenUnreadable
 from .messages import new_reference
-from .models import WebhookEvent
+from .models import QuotaToken, WebhookEvent
+from .money import whole_number
 from .signals import balance_low, webhook_received
-from .web import private
+from .web import outside_transactions, private
 
 __all__ = ["MAX_AGE", "MAX_BYTES", "verify", "webhook"]
 
@@ -46,7 +49,6 @@ MAX_AHEAD = timedelta(minutes=5)
 #: Seconds after which whoever was handling an event is taken for dead.
 LEASE = 60
 _NAME = re.compile(r"[!-~]{1,255}")
-_MAX_CREDITS = 1 << 62
 
 
 class _Refused(Exception):
@@ -81,7 +83,7 @@ def verify(payload: bytes, signature: str, secrets: Iterable[str]) -> bool:
 @csrf_exempt
 @require_POST
 @login_not_required
-@transaction.non_atomic_requests
+@outside_transactions
 def webhook(request: HttpRequest) -> JsonResponse:
     """POST webhook: a delivery of Quota's. 404 without QUOTA_WEBHOOK_SECRET.
 
@@ -157,8 +159,8 @@ def _moment(value: object) -> datetime:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         if moment is not None:
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return moment.astimezone(UTC)
+            moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            return moment if settings.USE_TZ else timezone.make_naive(moment)
     except (ValueError, OverflowError):
         pass
     raise _Refused(400, "the event has no usable created_at")
@@ -232,32 +234,42 @@ def _user(user_id: object) -> Any:
     return None if account is None else account.user
 
 
-def _credits(value: object) -> int | None:
-    return value if type(value) is int and abs(value) < _MAX_CREDITS else None
-
-
 def _nothing(event: WebhookEvent, user: Any) -> None:
     """Of no consequence to us; the project may think otherwise."""
 
 
 def _balance_updated(event: WebhookEvent, user: Any) -> None:
-    credits = _credits(event.data.get("new_balance"))
+    credits = whole_number(event.data.get("new_balance"))
     if user is not None and credits is not None:
-        keep_balance(user, Balance(credits=credits), as_of=event.created_at.timestamp())
+        balance = Balance(credits=credits)
+        keep_balance(user, balance, as_of=event.created_at.timestamp(), told=True)
 
 
 def _balance_low(event: WebhookEvent, user: Any) -> None:
-    credits = _credits(event.data.get("current_balance"))
-    threshold = _credits(event.data.get("threshold"))
+    credits = whole_number(event.data.get("current_balance"))
+    threshold = whole_number(event.data.get("threshold"))
     if user is not None and credits is not None and threshold is not None:
         balance = Balance(credits=credits)
         balance_low.send(sender=WebhookEvent, user=user, balance=balance, threshold=threshold)
 
 
 def _user_disconnected(event: WebhookEvent, user: Any) -> None:
-    if user is not None:
+    """Wipe the tokens that Quota has ended; only those.
+
+    Nothing in the event says which. Of a user who has signed in twice, the first grant is revoked
+    by ourselves (`quota_prune`), and Quota may tell of that, too. So the tokens are renewed: those
+    of a grant that has ended cannot be.
+    """
+    account = None if user is None else accounts.account_of(user)
+    if account is None:
+        return
+    forget_balance(user)
+    if not QuotaToken.objects.filter(account=account, updated_at__lte=event.created_at).exists():
+        return  # they were written since
+    try:
+        tokens.renew(account)
+    except (NotConnected, ReauthenticationRequired, TokenUnreadable):
         accounts.wipe_tokens(user, unless_newer_than=event.created_at)
-        forget_balance(user)
 
 
 _OURS: dict[str, Callable[[WebhookEvent, Any], None]] = {

@@ -21,11 +21,13 @@ from django.db import connection, connections
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from django_quota import accounts, revocation, signals, webhooks
+from django_quota import accounts, provider, revocation, signals, wallet, webhooks
 from django_quota.balances import kept_balance
+from django_quota.exceptions import ReauthenticationRequired
 from django_quota.locking import locked
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken, WebhookEvent
 from django_quota.revocation import prune
+from tests.sandbox_client import Person
 from tests.shown import listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,6 +54,19 @@ def ada() -> Any:
         updated_at=minute_ago,
     )
     return user
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Quota has ended the grant; the refresh tokens that it was asked to renew."""
+    asked: list[str] = []
+
+    def refresh(refresh_token: str) -> provider.TokenReply:
+        asked.append(refresh_token)
+        raise ReauthenticationRequired("ended", provider_code="invalid_grant")
+
+    monkeypatch.setattr(provider, "refresh", refresh)
+    return asked
 
 
 def event(kind: str = "balance.updated", **changes: Any) -> bytes:
@@ -224,6 +239,16 @@ class TestWhatIsAnEvent:
         assert WebhookEvent.objects.get().data["note"] == "\x00 \ud800 é \U0001f600"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_in_a_project_without_time_zones(ada: Any, ended: list[str], settings: Any) -> None:
+    settings.USE_TZ = False
+    QuotaToken.objects.update(updated_at=timezone.now() - timedelta(minutes=1))
+    body = event("user.disconnected")
+    assert [deliver(body).status_code for _ in range(2)] == [200, 200]
+    assert not QuotaToken.objects.exists()
+    assert WebhookEvent.objects.get().handled_at is not None
+
+
 class TestOnce:
     def test_a_second_delivery_is_not_handled_again(self) -> None:
         body = event()
@@ -394,30 +419,62 @@ class TestWhatItDoes:
         (low,) = heard
         assert (low["user"], low["balance"].credits, low["threshold"]) == (ada, 400, 500)
 
-    def test_a_wallet_that_was_disconnected_at_quota_is_wiped_here(self, ada: Any) -> None:
+    def test_a_wallet_that_was_disconnected_at_quota_is_wiped_here(
+        self, ada: Any, ended: list[str]
+    ) -> None:
         with listening(signals.wallet_disconnected) as heard:
             assert deliver(event("user.disconnected")).status_code == 200
         assert not QuotaToken.objects.exists()
         assert [h["user"] for h in heard] == [ada]
         assert accounts.account_of(ada) is not None
         assert PendingRevocation.objects.count() == 1
+        assert ended == ["quota_refresh_a"]
 
-    def test_nor_is_its_balance_shown_any_more(self, ada: Any) -> None:
+    def test_but_not_because_of_a_grant_that_we_have_revoked_ourselves(
+        self, person: Person, user: Any
+    ) -> None:
+        """That of a sign-in before the last one: Quota tells of that, too, and does not say which
+        grant has ended."""
+        person.sign_in()
+        assert revocation.revoke_pending() == 1
+        data = {"user_id": ProviderAccount.objects.get().external_id}
+        # By Quota's clock, which may be ahead of ours.
+        soon = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
+        body = event("user.disconnected", data=data, created_at=soon)
+        assert deliver(body).status_code == 200
+        assert QuotaToken.objects.exists()
+        assert wallet.get_balance(user).credits == 1_000_000
+
+        live = QuotaToken.objects.with_secrets("refresh_token").get().refresh_token
+        provider.revoke(live, "refresh_token")
+        body = event("user.disconnected", id="evt_2", data=data, created_at=soon)
+        assert deliver(body).status_code == 200
+        assert not QuotaToken.objects.exists()
+
+    def test_is_asked_about_again_where_quota_cannot_be_reached(
+        self, ada: Any, settings: Any
+    ) -> None:
+        """Nobody knows yet whether the wallet is connected."""
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        assert deliver(event("user.disconnected")).status_code == 500
+        assert QuotaToken.objects.exists()
+
+    def test_nor_is_its_balance_shown_any_more(self, ada: Any, ended: list[str]) -> None:
         deliver(event())
         assert kept_balance(ada) is not None
         deliver(event("user.disconnected", id="evt_2"))
         assert kept_balance(ada) is None
 
-    def test_but_not_a_connection_that_is_newer(self, ada: Any) -> None:
+    def test_but_not_a_connection_that_is_newer(self, ada: Any, ended: list[str]) -> None:
         """The event was delivered late: the person has come back since."""
         QuotaToken.objects.update(updated_at=timezone.now() + timedelta(seconds=1))
         with listening(signals.wallet_disconnected) as heard:
             assert deliver(event("user.disconnected")).status_code == 200
         assert QuotaToken.objects.exists()
-        assert heard == []
+        assert (heard, ended) == ([], [])
 
     def test_nor_one_that_is_made_at_this_moment(
-        self, ada: Any, monkeypatch: pytest.MonkeyPatch
+        self, ada: Any, ended: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A sign-in that ends between the look at the row and its lock."""
 
