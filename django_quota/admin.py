@@ -108,7 +108,7 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
     """The state of each connection, and what an operator may do about it."""
 
-    list_display = ["account", "user", "status", "expires_at", "last_failure"]
+    list_display = ["account", "user", "status", "last_failure", "expires_at"]
     list_select_related = ["account__user"]
     list_filter = ["status", "expires_at", "last_failure"]
     search_fields = ["account__external_id", "account__email", "account__name"]
@@ -169,6 +169,10 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [field.name for field in self.model._meta.fields]
 
+    @admin.display(description=_("user"), ordering="user")
+    def username(self, row: UsageRecord | WebhookEvent) -> str:
+        return truncatechars(str(row.user or "-"), USERNAME_WIDTH)
+
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         return [*self.search_fields, *_user_search_fields("user")]
 
@@ -180,7 +184,7 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 class UsageRecordAdmin(ReadOnly):
     """What each AI call cost."""
 
-    list_display = ["created_at", "user", "model", "cost", "credits_used", "complete"]
+    list_display = ["created_at", "username", "model", "cost", "credits_used", "complete"]
     list_filter = ["complete", "created_at", "model"]
     # No date_hierarchy: on MariaDB it needs time zone tables, which few servers have.
     search_fields = ["call_id"]
@@ -194,7 +198,7 @@ class UsageRecordAdmin(ReadOnly):
 class WebhookEventAdmin(ReadOnly):
     """What Quota has told us, and what has become of it."""
 
-    list_display = ["event_id", "type", "user", "created_at", "handled_at", "last_failure"]
+    list_display = ["event_id", "type", "username", "created_at", "handled_at", "last_failure"]
     list_filter = ["type", "handled_at", "last_failure"]
     search_fields = ["event_id"]
     exclude = ["body"]

@@ -2,12 +2,13 @@
 
 Ids: E001 a required setting is missing, E002 a setting is malformed, E003 FIELD_ENCRYPTION_KEY,
 E004 the backend is not installed, E005 QUOTA_ERROR_URL leads nowhere, W001 an unknown QUOTA_
-name, W002 SameSite=Strict.
+name, W002 SameSite=Strict, W003 no QuotaMiddleware, W004 a cache in the transactions of requests.
 """
 
 from typing import Any
 
 from django.conf import settings
+from django.core.cache.backends.db import DatabaseCache
 from django.core.checks import CheckMessage, Error, Warning
 from django.urls import NoReverseMatch
 from django.utils.module_loading import import_string
@@ -16,11 +17,13 @@ from . import conf
 from .backends import QuotaBackend
 from .exceptions import ConfigurationError
 from .fields import crypter
+from .middleware import QuotaMiddleware
 from .web import url_with
 
 __all__ = ["check_encryption_key", "check_installation", "check_settings"]
 
 BACKEND = "django_quota.backends.QuotaBackend"
+MIDDLEWARE = "django_quota.middleware.QuotaMiddleware"
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -56,7 +59,7 @@ def check_encryption_key(**kwargs: Any) -> list[CheckMessage]:
 def check_installation(**kwargs: Any) -> list[CheckMessage]:
     """The rest of the project's settings, as far as a sign-in needs them."""
     messages: list[CheckMessage] = []
-    if not any(_is_ours(path) for path in settings.AUTHENTICATION_BACKENDS):
+    if not any(_is_ours(path, QuotaBackend) for path in settings.AUTHENTICATION_BACKENDS):
         messages.append(
             Error(
                 "No QuotaBackend in AUTHENTICATION_BACKENDS: nobody can sign in with Quota.",
@@ -87,12 +90,31 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="django_quota.W002",
             )
         )
+    if not any(_is_ours(path, QuotaMiddleware) for path in settings.MIDDLEWARE):
+        messages.append(
+            Warning(
+                "No QuotaMiddleware in MIDDLEWARE: there is no request.quota, no view may "
+                "be marked by @quota_required, and an empty wallet is an error of the site.",
+                hint=f"Add {MIDDLEWARE!r} to MIDDLEWARE, after AuthenticationMiddleware.",
+                id="django_quota.W003",
+            )
+        )
+    in_transactions = any(alias.get("ATOMIC_REQUESTS") for alias in settings.DATABASES.values())
+    if in_transactions and _is_ours(settings.CACHES["default"].get("BACKEND", ""), DatabaseCache):
+        messages.append(
+            Warning(
+                "The cache is in the database, and ATOMIC_REQUESTS puts what is written to it into "
+                "the transaction of a request: pages that show a balance wait for each other.",
+                hint="Use Redis or Memcached as the default of CACHES.",
+                id="django_quota.W004",
+            )
+        )
     return messages
 
 
-def _is_ours(path: str) -> bool:
+def _is_ours(path: str, kind: type) -> bool:
     try:
-        backend = import_string(path)
+        found = import_string(path)
     except Exception:  # whatever a module of the project's raises, Django itself will report
         return False
-    return isinstance(backend, type) and issubclass(backend, QuotaBackend)
+    return isinstance(found, type) and issubclass(found, kind)

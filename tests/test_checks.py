@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -22,6 +23,12 @@ BOTH = [
     "django.contrib.auth.backends.ModelBackend",
     "django_quota.backends.QuotaBackend",
 ]
+
+
+@pytest.fixture(autouse=True)
+def sound(settings: Any) -> None:
+    """The tests' own project with all that the README asks for."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django_quota.middleware.QuotaMiddleware"]
 
 
 class OwnBackend(QuotaBackend):
@@ -183,6 +190,24 @@ class TestInstallation:
         with override_settings(AUTHENTICATION_BACKENDS=BOTH[:1]):
             assert "django_quota.E004" in run_check()
 
+    def test_without_our_middleware_errors_are_no_states(self, settings: Any) -> None:
+        settings.MIDDLEWARE = settings.MIDDLEWARE[:-1]
+        message = only("django_quota.W003", WARNING)
+        assert "django_quota.middleware.QuotaMiddleware" in str(message.hint)
+
+    @pytest.mark.parametrize("backend", ["db.DatabaseCache", "locmem.LocMemCache"])
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_a_cache_in_the_transactions_of_requests(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch, backend: str, atomic: bool
+    ) -> None:
+        where = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "kept"}
+        settings.CACHES = {"default": where}
+        monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", atomic)
+        if atomic and backend == "db.DatabaseCache":
+            assert "Redis" in str(only("django_quota.W004", WARNING).hint)
+        else:
+            assert found() == []
+
     @pytest.mark.parametrize("value", ["Strict", "strict", "STRICT"])
     def test_a_strict_session_cookie_breaks_every_sign_in(self, value: str) -> None:
         """Django takes it in any case of letters."""
@@ -201,6 +226,7 @@ class TestCommandLine:
 
     def check(self, tmp_path: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
         lines = ["from tests.settings import *"]
+        lines += [f"MIDDLEWARE = {settings.MIDDLEWARE!r}"]
         lines += [
             f"del {name}" if value is ... else f"{name} = {value!r}"
             for name, value in changes.items()

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command, get_commands
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_quota import accounts, provider, reencryption
+from django_quota import accounts, discovery, provider, reencryption
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from tests.light_provider import LightProvider
 from tests.sandbox_client import SCOPES, Person, Sandbox
@@ -57,6 +57,25 @@ class TestRegisterApp:
         app = self.app(sandbox, made["QUOTA_CLIENT_ID"])
         assert (app["name"], app["redirect_uris"]) == ("My App", [URI])
         assert app["allowed_scopes"] == SCOPES
+
+    def test_allows_what_connect_wallet_asks_for(self, sandbox: Sandbox, settings: Any) -> None:
+        settings.QUOTA_CONNECT_SCOPES = "credits.read account.read"
+        made = values(register(name="My App", redirect_uri=[URI]))
+        app = self.app(sandbox, made["QUOTA_CLIENT_ID"])
+        assert app["allowed_scopes"] == [*SCOPES, "account.read"]
+
+    def test_an_unknown_scope_is_named_and_those_that_there_are(self) -> None:
+        with pytest.raises(CommandError) as caught:
+            register(name="My App", redirect_uri=[URI], scope=["models.read"])
+        asked, known = str(caught.value).split("It knows: ")
+        assert f"{' '.join(SCOPES)} models.read." in asked
+        assert "credits.spend" in known and "models.read" not in known
+
+    def test_an_unknown_scope_is_named_without_discovery(self, sandbox: Sandbox) -> None:
+        discovery.forget()
+        sandbox.set(fail={"path": "/.well-known/openid-configuration", "status": 503})
+        with pytest.raises(CommandError, match=r"models\.read\.$"):
+            register(name="My App", redirect_uri=[URI], scope=["models.read"])
 
     def test_works_before_there_are_any_settings(self, settings: Any) -> None:
         del settings.QUOTA_CLIENT_ID, settings.QUOTA_CLIENT_SECRET
@@ -102,6 +121,13 @@ class TestRegisterApp:
         assert text.count("QUOTA_CLIENT_ID=") == 1
         assert env.stat().st_mode & 0o777 == 0o600
         assert "quota_secret_" not in out
+
+    def test_says_which_app_it_has_replaced(self, tmp_path: Path) -> None:
+        env = tmp_path / ".env"
+        assert "no longer" not in register(name="My App", redirect_uri=[URI], env_file=env)
+        before = values(env.read_text())["QUOTA_CLIENT_ID"]
+        said = register(name="My App", redirect_uri=[URI], env_file=env)
+        assert f"{before} is no longer there" in said
 
     def test_changes_an_app_and_keeps_its_secret(self, sandbox: Sandbox, tmp_path: Path) -> None:
         env = tmp_path / ".env"

@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import provider
+from ... import discovery, provider
 from ...conf import Settings, get_settings
 from ...exceptions import QuotaError
 
@@ -44,8 +44,8 @@ class Command(BaseCommand):
             "--scope",
             action="append",
             metavar="SCOPE",
-            help="an allowed scope, besides those of QUOTA_SCOPES, which are always among them; "
-            "repeatable",
+            help="an allowed scope, besides those of QUOTA_SCOPES and QUOTA_CONNECT_SCOPES, which "
+            "are always among them; repeatable",
         )
         parser.add_argument(
             "--post-logout-uri",
@@ -74,7 +74,12 @@ class Command(BaseCommand):
         try:
             if new or app["allowed_scopes"]:
                 # Quota replaces the whole list: leaving one out would end every sign-in.
-                wanted = [*get_settings().scopes, *(app["allowed_scopes"] or [])]
+                settings = get_settings()
+                wanted = [
+                    *settings.scopes,
+                    *settings.connect_scopes,
+                    *(app["allowed_scopes"] or []),
+                ]
                 app["allowed_scopes"] = list(dict.fromkeys(wanted))
             saved = provider.save_app(
                 _session_token(),
@@ -82,17 +87,30 @@ class Command(BaseCommand):
                 client_id=options["client_id"],
             )
         except QuotaError as error:
+            if getattr(error, "provider_code", "") == "invalid_scope":
+                raise CommandError(_unknown_scope(app["allowed_scopes"] or [])) from None
             raise CommandError(
                 f"{error} Is the session token right, the app yours, and "
                 "every URI https (or http on localhost)?"
             ) from None
         values = _settings(saved)
         if options["env_file"]:
-            _update(options["env_file"], values)
+            before = _update(options["env_file"], values)
             self.stdout.write(f"{', '.join(values)} written to {options['env_file']}")
+            if before not in ("", values["QUOTA_CLIENT_ID"]):
+                self.stdout.write(f"{before} is no longer there; it is still registered at Quota")
         else:
             for name, value in values.items():
                 self.stdout.write(f"{name}={value}")
+
+
+def _unknown_scope(asked: list[str]) -> str:
+    text = f"Quota does not know one of these scopes, or not for this app: {' '.join(asked)}."
+    try:
+        supported = discovery.metadata().scopes_supported
+    except QuotaError:
+        supported = ()
+    return f"{text} It knows: {' '.join(supported)}." if supported else text
 
 
 def _session_token() -> str:
@@ -133,14 +151,16 @@ def _make_private(path: Path) -> None:
         raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
 
 
-def _update(path: Path, values: dict[str, str]) -> None:
-    """Set `values` in the .env file, whose other lines stay; make what else the project needs."""
+def _update(path: Path, values: dict[str, str]) -> str:
+    """Set `values` in the .env file, whose other lines stay; make what else the project needs.
+    The client id that was there, or ""."""
     lines = path.read_text().splitlines()
     pairs = [[part.strip() for part in line.split("=", 1)] for line in lines if "=" in line]
-    there = {name for name, value in pairs if value}
+    there = {name: value for name, value in pairs if value}
     if "FIELD_ENCRYPTION_KEY" not in there:
         values["FIELD_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
     if "SESSION_SECRET" not in there:
         values["SESSION_SECRET"] = secrets.token_urlsafe(50)
     kept = [line for line in lines if line.partition("=")[0].strip() not in values]
     path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")
+    return there.get("QUOTA_CLIENT_ID", "")
