@@ -108,6 +108,7 @@ class Demo:
             "EXAMPLE_ENV_FILE": str(self.env_file),
             "EXAMPLE_DATABASE": str(self.app_database),
             "QUOTA_BASE_URL": self.quota_url,
+            "QUOTA_TOPUP_URL": f"{self.quota_url}/sandbox",
             "PYTHONUNBUFFERED": "1",
         }
 

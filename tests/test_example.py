@@ -6,7 +6,6 @@ Screenshots of each page are kept in `artifacts/`.
 import importlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +18,13 @@ from typing import Any
 import pytest
 import requests
 
+from tests.browser import opened_page
+
 pytestmark = pytest.mark.example
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "example_project" / "demo.py"
 ARTIFACTS = ROOT / "artifacts"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 PASSWORD = "quota-demo"
 
 
@@ -93,28 +93,9 @@ def problems() -> list[str]:
 
 @pytest.fixture
 def page(demo: Demo, problems: list[str]) -> Iterator[Any]:
-    """A page in Chromium that reports what goes wrong in it."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
     ARTIFACTS.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("console", lambda message: note(message, problems))
-        page.on("pageerror", lambda error: problems.append(str(error)))
+    with opened_page(problems) as page:
         yield page
-        browser.close()
-    assert problems == []  # a violation of the Content-Security-Policy would be one
-
-
-def note(message: Any, problems: list[str]) -> None:
-    """An error in the console; that the admin has no icon is Django's way."""
-    if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
-        problems.append(message.text)
 
 
 def shot(page: Any, name: str) -> None:
@@ -233,7 +214,7 @@ def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo, problems: list[s
 def test_running_out_of_credits_in_the_middle_of_a_chat(
     page: Any, demo: Demo, problems: list[str]
 ) -> None:
-    """One answer, then none; and a banner that has said so before."""
+    """One answer, then none; buying, and going on; and a banner that has said so before."""
     person = {"email": "cy@example.com", "name": "Cy", "password": PASSWORD, "balance": 12_000}
     requests.post(f"{demo.quota_url}/sandbox/users", json=person, timeout=30).raise_for_status()
     sign_in(page, demo, "cy@example.com")
@@ -245,6 +226,7 @@ def test_running_out_of_credits_in_the_middle_of_a_chat(
     page.get_by_label("Your question").fill("One")
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("This answer cost").wait_for()
+    assert page.locator("header .quota-balance__low").inner_text() == "low"  # still
     person["balance"] = 9_000
     requests.post(f"{demo.quota_url}/sandbox/users", json=person, timeout=30).raise_for_status()
     page.get_by_label("Your question").fill("Two")
@@ -252,7 +234,39 @@ def test_running_out_of_credits_in_the_middle_of_a_chat(
     page.get_by_text("Your credits do not cover this.").wait_for()
     assert page.get_by_label("Your question").input_value() == "Two"  # nothing is typed again
     assert page.get_by_text("This answer cost").count() == 1
-    problems.clear()
+    # The balance that was wrong is asked for.
+    page.locator("header [data-quota-balance]", has_text="$0.009 low").wait_for()
+    problems.clear()  # the browser notes the 402
+
+    page.get_by_role("main").get_by_role("link", name="Buy credits").click()
+    assert "$0.009" in page.get_by_role("main").inner_text()
+    page.get_by_role("button", name="$5.00").click()
+    page.get_by_role("button", name="Pay").click()
+    page.wait_for_url(f"{demo.url}/chat")  # back where they were
+    page.get_by_label("Your question").fill("Two")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("This answer cost").wait_for()
+    assert credits_shown(page) > 4_900_000
+
+
+def test_an_answer_that_breaks_off(page: Any, demo: Demo, problems: list[str]) -> None:
+    """What has arrived stays, and a sentence says what has happened; then all goes on."""
+    sign_in(page, demo, "grace@example.com")
+    page.get_by_role("button", name="Allow").click()
+    page.wait_for_url(f"{demo.url}/")
+    page.goto(f"{demo.url}/chat")
+    settings = f"{demo.quota_url}/sandbox/settings"
+    requests.patch(settings, json={"stream_breaks_after": 3}, timeout=30).raise_for_status()
+    page.get_by_label("Your question").fill("Why is the sky blue?")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("The answer broke off before its end. Please ask again.").wait_for()
+    assert page.locator("[data-log] [data-answer]").inner_text().startswith("Good question.")
+    assert page.get_by_label("Your question").input_value() == "Why is the sky blue?"
+    shot(page, "8-broken-off")
+
+    requests.post(f"{settings}/reset", timeout=30).raise_for_status()
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("This answer cost").wait_for()
 
 
 def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:

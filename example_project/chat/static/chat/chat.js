@@ -32,7 +32,9 @@ async function ask() {
       return;
     }
     question.value = "";
-    for await (const [kind, data] of readEvents(response.body)) show(exchange, kind, data);
+    let last;
+    for await (const [kind, data] of readEvents(response.body)) show(exchange, (last = kind), data);
+    if (last !== "done" && last !== "error") throw new Error("It ended before its end.");
   } catch {
     show(exchange, "error", { error: { message: "The connection was lost.", hint: "Please ask again." } });
   } finally {
@@ -53,10 +55,12 @@ function show(exchange, kind, data) {
   const following = form.getBoundingClientRect().bottom < innerHeight + 100; // not scrolled away
   if (kind === "delta") {
     part(exchange, "answer").append(data.text);
-  } else if (kind === "done" && data.cost) {
+  } else if (kind === "done" && !data.cost) {
+    askForBalance(); // Quota has not said what it cost
+  } else if (kind === "done") {
     part(exchange, "cost").textContent = `This answer cost ${data.cost}.`;
     for (const pill of document.querySelectorAll("[data-quota-balance]")) {
-      pill.textContent = data.balance;
+      showBalance(pill, data.balance, data.state);
     }
   } else if (kind === "error") {
     const { message, hint } = data.error;
@@ -70,9 +74,31 @@ function show(exchange, kind, data) {
       link.href = url;
     }
     part(exchange, "error").hidden = false;
+    askForBalance();
     question.value ||= part(exchange, "question").textContent; // nothing has to be typed again
   }
   if (following) form.scrollIntoView({ block: "end" });
+}
+
+// Others may have spent of it, too: the balance that is on the page was wrong.
+async function askForBalance() {
+  for (const pill of document.querySelectorAll("[data-quota-balance]")) {
+    const response = await fetch(pill.dataset.url);
+    if (!response.ok) continue;
+    const { display, state } = await response.json();
+    showBalance(pill, display, state);
+  }
+}
+
+// As the tag {% quota_balance %} writes it.
+function showBalance(pill, text, state) {
+  pill.textContent = text;
+  pill.dataset.state = state;
+  if (state !== "low") return;
+  const mark = document.createElement("span");
+  mark.className = "quota-balance__low";
+  mark.textContent = "low";
+  pill.append(" ", mark);
 }
 
 function part(exchange, name) {
