@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from django_quota import bulk, revocation, tokens, webhooks
+from django_quota import bulk, leases, revocation, webhooks
 from django_quota.conf import REQUIRED, Settings
 from django_quota.current import CurrentQuota
-from django_quota.messages import SIGN_IN_ERRORS, STATES
+from django_quota.messages import SIGN_IN_ERRORS, VIEW_ERRORS
 from django_quota.models import REVOCATION_PERIOD
 from django_quota.templatetags import quota
 from django_quota.templatetags.quota import register
@@ -71,7 +71,7 @@ def test_the_page_of_error_codes_has_them_all() -> None:
 def test_the_page_of_error_codes_says_how_each_state_is_answered() -> None:
     table = (ROOT / "docs/errors.rst").read_text().split("In the middle of a view")[1]
     listed = re.findall(r"^``(\w+)``", table, re.MULTILINE)
-    assert set(STATES) <= set(listed) <= {*STATES, *SIGN_IN_ERRORS}
+    assert set(VIEW_ERRORS) <= set(listed) <= {*VIEW_ERRORS, *SIGN_IN_ERRORS}
 
 
 @pytest.mark.parametrize("tag", register.tags)
@@ -132,4 +132,4 @@ def test_the_page_about_background_work_has_the_numbers_of_the_code() -> None:
     assert webhooks.MAX_AGE.days == 3 and "is accepted (three days)" in page
     assert bulk.OUTAGE == 5 and "Five failures in a row" in page
     assert bulk.LONGEST_PAUSE == 60 and "of more than a minute" in page
-    assert tokens.LEASE_MARGIN == 5 and "5 seconds after ``QUOTA_DEADLINE``" in page
+    assert leases.MARGIN == 5 and "5 seconds after ``QUOTA_DEADLINE``" in page

@@ -18,6 +18,7 @@ import sys, types
 import django, django_quota
 from django.conf import settings
 settings.configure(
+    MIDDLEWARE=["django_quota.middleware.QuotaMiddleware"],
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes",
                     "django.contrib.sessions", "django.contrib.staticfiles", "django_quota"],
     AUTHENTICATION_BACKENDS=["django_quota.backends.QuotaBackend"],
