@@ -242,11 +242,13 @@ def test_running_out_of_credits_in_the_middle_of_a_chat(
     assert "$0.009" in page.get_by_role("main").inner_text()
     page.get_by_role("button", name="$5.00").click()
     page.get_by_role("button", name="Pay").click()
-    page.wait_for_url(f"{demo.url}/chat")  # back where they were
-    page.get_by_label("Your question").fill("Two")
+    page.wait_for_url(f"{demo.url}/chat")  # back where they were, with what they had asked
+    assert page.get_by_label("Your question").input_value() == "Two"
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("This answer cost").wait_for()
     assert credits_shown(page) > 4_900_000
+    page.reload()
+    assert page.get_by_label("Your question").input_value() == ""
 
 
 def test_an_answer_that_breaks_off(page: Any, demo: Demo, problems: list[str]) -> None:

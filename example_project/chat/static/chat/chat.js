@@ -16,6 +16,8 @@ question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 form.querySelector("[data-hint]").hidden = false;
+question.value ||= sessionStorage.getItem("question") ?? ""; // after a purchase, see show()
+sessionStorage.removeItem("question");
 
 async function ask() {
   const body = new FormData(form); // carries the CSRF token of the page
@@ -72,6 +74,7 @@ function show(exchange, kind, data) {
       const url = new URL(data.topup_url || data.login_url, location);
       url.searchParams.set("next", location.pathname); // to go on here
       link.href = url;
+      link.onclick = () => sessionStorage.setItem("question", question.value);
     }
     part(exchange, "error").hidden = false;
     askForBalance();
