@@ -32,6 +32,7 @@ from django_quota.bulk import Refreshed, refresh_expiring
 from django_quota.exceptions import RateLimited, RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken
 from tests.light_provider import LightProvider
+from tests.storms.crew import locked_elsewhere
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -198,23 +199,8 @@ class TestWhichTokens:
             pytest.skip("SQLite has no row locks")
         make(3)
         pk = token("u0").pk  # by this alone: MariaDB would lock the rows that it looks through
-        locked, over = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with transaction.atomic():
-                QuotaToken.objects.select_for_update().get(pk=pk)
-                locked.set()
-                over.wait(30)
-            connections.close_all()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        locked.wait()
-        try:
+        with locked_elsewhere(pk):
             done = run()
-        finally:
-            over.set()
-            thread.join()
         assert done == Refreshed(renewed=2, needs_sign_in=0, unreadable=0, failed=0, stopped="")
         assert generations() == {"u0": 0, "u1": 1, "u2": 1}
 

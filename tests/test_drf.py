@@ -18,6 +18,7 @@ import django_quota
 from django_quota.exceptions import ConfigurationError, NotConnected
 from django_quota.models import QuotaToken
 from tests.sandbox_client import Person, Sandbox, query_of
+from tests.test_middleware import ANSWERS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -155,19 +156,7 @@ class TestPermission:
 
 
 class TestHandler:
-    @pytest.mark.parametrize(
-        ("error", "status", "members"),
-        [
-            ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
-            ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
-            ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
-            ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
-            ("RateLimited", 429, {}),
-            ("ProviderUnavailable", 503, {}),
-            ("RefreshImpossibleHere", 503, {}),
-            ("TokenUnreadable", 502, {}),
-        ],
-    )
+    @pytest.mark.parametrize(("error", "status", "members"), ANSWERS)
     def test_states(
         self,
         api: APIClient,

@@ -24,6 +24,17 @@ pytestmark = pytest.mark.django_db(transaction=True)
 MIDDLEWARE = "django_quota.middleware.QuotaMiddleware"
 PAGE = {"accept": "text/html"}
 VIEWS = ["plain", "awaited"]
+#: Error, status, and where its JSON leads.
+ANSWERS = [
+    ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
+    ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
+    ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
+    ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
+    ("RateLimited", 429, {}),
+    ("ProviderUnavailable", 503, {}),
+    ("RefreshImpossibleHere", 503, {}),
+    ("TokenUnreadable", 502, {}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -200,19 +211,7 @@ class TestStates:
         assert "next" not in answer.json()[member]
 
     @pytest.mark.parametrize("path", ["raises", "araises"])
-    @pytest.mark.parametrize(
-        ("error", "status", "members"),
-        [
-            ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
-            ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
-            ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
-            ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
-            ("RateLimited", 429, {}),
-            ("ProviderUnavailable", 503, {}),
-            ("RefreshImpossibleHere", 503, {}),
-            ("TokenUnreadable", 502, {}),
-        ],
-    )
+    @pytest.mark.parametrize(("error", "status", "members"), ANSWERS)
     def test_as_json(
         self,
         client: Client,

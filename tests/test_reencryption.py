@@ -24,6 +24,7 @@ from django_quota.exceptions import ConfigurationError, TokenUnreadable
 from django_quota.models import SECRETS, PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.reencryption import Census, reencrypt, sample, unreadable_columns
 from tests.shown import shown
+from tests.storms.crew import locked_elsewhere
 
 OLD, NEW, OTHER = (base64.urlsafe_b64encode(bytes([n + 65]) * 32).decode() for n in range(3))
 
@@ -305,23 +306,8 @@ class TestBesideOthers:
             pytest.skip("SQLite has no row locks")
         make(3)
         pk = QuotaToken.objects.order_by("pk")[1].pk
-        locked, over = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with transaction.atomic():
-                QuotaToken.objects.select_for_update().get(pk=pk)
-                locked.set()
-                over.wait(30)
-            connections.close_all()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        locked.wait()
-        try:
+        with locked_elsewhere(pk):
             census = reencrypt()
-        finally:
-            over.set()
-            thread.join()
         assert (census.newest, census.older) == (9, 3)
         assert not census.older_keys_may_go
         assert reencrypt().older_keys_may_go

@@ -21,6 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from itertools import cycle, islice
@@ -29,7 +30,7 @@ from typing import Any, Self, TypeVar
 
 import django
 from django.conf import settings
-from django.db import close_old_connections, connection, connections
+from django.db import close_old_connections, connection, connections, transaction
 
 T = TypeVar("T")
 
@@ -56,6 +57,30 @@ def begin_together(works: Sequence[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(works)) as pool:
         return list(pool.map(run, works))
+
+
+@contextmanager
+def locked_elsewhere(pk: Any) -> Iterator[None]:
+    """Another connection holds the lock of the token row `pk`."""
+    from django_quota.models import QuotaToken
+
+    locked, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            QuotaToken.objects.select_for_update().get(pk=pk)
+            locked.set()
+            over.wait(30)
+        connections.close_all()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert locked.wait(30)
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def outcome(work: Callable[[], str]) -> str:
