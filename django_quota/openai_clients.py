@@ -5,12 +5,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx2
 from asgiref.sync import sync_to_async
 from django.views.decorators.debug import sensitive_variables
 from openai import APIError, APIStatusError, AsyncOpenAI, AsyncStream, BaseModel, OpenAI, Stream
+from openai._base_client import get_platform
 from openai._streaming import extract_stream_chunk_type
 
 from .balances import forget_balance
@@ -95,6 +97,9 @@ _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
 }
 
+#: For a header of the SDK's.
+_platform = cache(get_platform)
+
 #: Of the attempt that this thread or task is making.
 _bearer: ContextVar[_Bearer] = ContextVar("django_quota_bearer")
 
@@ -107,6 +112,7 @@ class _WithoutEnvironment:
     """
 
     _api_key_provider: Any
+    _platform: Any
 
     def __init__(
         self,
@@ -124,6 +130,8 @@ class _WithoutEnvironment:
         self.admin_api_key = admin_api_key
         self.webhook_secret = webhook_secret
         self._custom_headers = default_headers or {}
+        # Else each copy, that is, each call of an async client, would ask for it in a thread.
+        self._platform = _platform()
 
     def _auth_headers(self, security: Any) -> dict[str, str]:
         return {}

@@ -146,6 +146,19 @@ class TestBilling:
 
         assert sandbox.balance_of(person.email) == 1_000_000 - cost
 
+    def test_a_call_of_it_starts_no_thread_of_the_sdks(
+        self, user: Any, person: Person, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As each copy of an async client does at its first call, for a header."""
+        started: list[Any] = []
+        monkeypatch.setattr("asyncio.to_thread", started.append)
+
+        async def call() -> Any:
+            return await ai.async_openai_client(user).chat.completions.create(**HELLO)
+
+        assert cost_of(asyncio.run(call())) > 0
+        assert started == []
+
     def test_each_event_loop_has_its_own_pool(self, user: Any) -> None:
         async def pool() -> Any:
             return ai.async_openai_client(user)._client
