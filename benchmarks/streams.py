@@ -42,7 +42,7 @@ WORKERS = 2
 #: ends; between two words of one.
 ARRIVAL, LASTING, PAUSE = 1 / 20, 12, 3
 #: Of so many arrivals, one at each proxy.
-SAMPLE = 4
+SAMPLE = 8
 CONFIG = "DJANGO_QUOTA_BENCHMARK"
 ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
 

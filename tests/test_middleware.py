@@ -120,6 +120,11 @@ class TestRequired:
         person.sign_in()
         assert asked_by_asgi(person, f"/{path}").status_code == 403
 
+    def test_a_view_that_signs_in_somebody_else(self, user: Any, person: Person) -> None:
+        """They would pay, and nobody else: also under ASGI, where the middleware knows the user."""
+        get_user_model().objects.create(username="other")
+        assert asked_by_asgi(person, "/switches").content == b"other"
+
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
         settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import alogin
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
@@ -27,6 +28,15 @@ plain = quota_required(unmarked)
 async def awaited(request: HttpRequest) -> HttpResponse:
     token = await tokens.aget_access_token(await request.auser())
     return HttpResponse(token[:12])
+
+
+@quota_required
+async def switches(request: HttpRequest) -> HttpResponse:
+    """As a project does whose people have several users."""
+    other = await User.objects.aget(username="other")
+    await alogin(request, other, "django.contrib.auth.backends.ModelBackend")
+    user = await request.auser()
+    return HttpResponse(user.get_username())
 
 
 @quota_required(scopes=["credits.spend"])
@@ -73,6 +83,7 @@ urlpatterns = [
     path("plain", plain),
     path("unmarked", unmarked),
     path("awaited", awaited),
+    path("switches", switches),
     path("spends", spends),
     path("aspends", aspends),
     path("class", AClass.as_view()),
