@@ -281,7 +281,7 @@ def test_a_dripping_reply_ends_at_the_deadline(
     settings: Settings,
 ) -> None:
     callback = arrive(provider, browser, wire)
-    settings.QUOTA_DEADLINE = 0.5
+    settings.QUOTA_DEADLINE = 1.5
     refused(browser.come_back(callback), "provider_unavailable", UNREACHED)
     assert posted(provider) == 1
 
