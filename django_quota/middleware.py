@@ -1,7 +1,7 @@
 """`QuotaMiddleware`: `request.quota`, a wallet that can be billed before the view begins, and
 states for errors."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -11,6 +11,7 @@ from .answers import answer
 from .current import CurrentQuota
 from .exceptions import ConfigurationError, QuotaError
 from .required import arequire_wallet, require_wallet
+from .web import user_of
 
 __all__ = ["QuotaMiddleware"]
 
@@ -64,13 +65,11 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            # Not `auser` first: whoever `request.user` is, and the token, take one hop to a thread.
-            await arequire_wallet(request.user, scopes)
+            await arequire_wallet(await user_of(request), scopes)
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise
             return response
-        request.auser = _loaded(request)
         return None
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
@@ -78,13 +77,3 @@ class QuotaMiddleware:
         if not isinstance(error, QuotaError) or isinstance(error, ConfigurationError):
             return None
         return answer(request, error)
-
-
-def _loaded(request: HttpRequest) -> Callable[[], Awaitable[Any]]:
-    """`request.auser` once `request.user` is loaded, so that the view need not load them again.
-    And whoever it is by then: the view may sign in somebody else, who then pays."""
-
-    async def auser() -> Any:
-        return request.user
-
-    return auser

@@ -6,6 +6,7 @@ import asyncio
 import re
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -18,6 +19,7 @@ from django_quota import web
 from django_quota.exceptions import ConfigurationError
 from django_quota.models import ProviderAccount, QuotaToken
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
+from tests.urls_required import NAMED
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,12 +57,12 @@ def expire() -> None:
     QuotaToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def asked_by_asgi(person: Person, path: str) -> Any:
+def asked_by_asgi(browser: Client, path: str) -> Any:
     """The answer under an async server."""
 
     async def ask() -> Any:
         client = AsyncClient(SERVER_NAME="localhost")
-        client.cookies = person.client.cookies
+        client.cookies = browser.cookies
         answer = await client.get(path)
         await sync_to_async(connections.close_all)()
         return answer
@@ -115,15 +117,29 @@ class TestRequired:
     @pytest.mark.parametrize("path", ["spends", "aspends"])
     def test_scopes_under_asgi(self, person: Person, settings: Any, path: str) -> None:
         person.sign_in()
-        assert asked_by_asgi(person, f"/{path}").content == b"spent"
+        assert asked_by_asgi(person.client, f"/{path}").content == b"spent"
         settings.QUOTA_SCOPES = "openid credits.read"
         person.sign_in()
-        assert asked_by_asgi(person, f"/{path}").status_code == 403
+        assert asked_by_asgi(person.client, f"/{path}").status_code == 403
 
-    def test_a_view_that_signs_in_somebody_else(self, user: Any, person: Person) -> None:
-        """They would pay, and nobody else: also under ASGI, where the middleware knows the user."""
-        get_user_model().objects.create(username="other")
-        assert asked_by_asgi(person, "/switches").content == b"other"
+    @pytest.mark.parametrize("attribute", ["user", "auser"])
+    def test_whom_a_middleware_of_the_project_names_pays(
+        self,
+        user: Any,
+        client: Client,
+        settings: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        attribute: str,
+    ) -> None:
+        """By a key of its API, say. It may leave Django's `request.user` beside its own `auser`."""
+        named = user if attribute == "user" else AsyncMock(return_value=user)
+        settings.MIDDLEWARE = [
+            *settings.MIDDLEWARE[:-1],
+            "tests.urls_required.names_the_user",
+            MIDDLEWARE,
+        ]
+        monkeypatch.setitem(NAMED, attribute, named)
+        assert asked_by_asgi(client, "/aspends").content == b"spent"
 
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
@@ -159,7 +175,7 @@ class TestRequired:
     @pytest.mark.parametrize("path", VIEWS)
     def test_under_asgi(self, user: Any, person: Person, sandbox: Sandbox, path: str) -> None:
         expire()
-        assert asked_by_asgi(person, f"/{path}").content == b"quota_token_"
+        assert asked_by_asgi(person.client, f"/{path}").content == b"quota_token_"
         assert sandbox.requests() == ["POST /oauth/token"]
 
     def test_a_view_without_the_mark_costs_nothing(

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from asgiref.sync import sync_to_async
-from django.contrib.auth import alogin
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from django.utils.decorators import method_decorator
+from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
 
 from django_quota import exceptions, tokens
 from django_quota.decorators import quota_required
 from tests.urls import urlpatterns as ours
+
+#: Attributes of each request, by the next.
+NAMED: dict[str, Any] = {}
+
+
+@async_only_middleware
+def names_the_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """A middleware of the project's that knows people in a way of its own."""
+
+    async def middleware(request: HttpRequest) -> Any:
+        vars(request).update(NAMED)
+        return await get_response(request)
+
+    return middleware
 
 
 def unmarked(request: HttpRequest) -> HttpResponse:
@@ -28,15 +44,6 @@ plain = quota_required(unmarked)
 async def awaited(request: HttpRequest) -> HttpResponse:
     token = await tokens.aget_access_token(await request.auser())
     return HttpResponse(token[:12])
-
-
-@quota_required
-async def switches(request: HttpRequest) -> HttpResponse:
-    """As a project does whose people have several users."""
-    other = await User.objects.aget(username="other")
-    await alogin(request, other, "django.contrib.auth.backends.ModelBackend")
-    user = await request.auser()
-    return HttpResponse(user.get_username())
 
 
 @quota_required(scopes=["credits.spend"])
@@ -83,7 +90,6 @@ urlpatterns = [
     path("plain", plain),
     path("unmarked", unmarked),
     path("awaited", awaited),
-    path("switches", switches),
     path("spends", spends),
     path("aspends", aspends),
     path("class", AClass.as_view()),
