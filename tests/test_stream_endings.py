@@ -92,6 +92,7 @@ def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if connection is not connections[connection.alias]:
             connection.inc_thread_sharing()
             connection.close()
+            connection.dec_thread_sharing()
 
 
 def wait_for_abandoned() -> None:

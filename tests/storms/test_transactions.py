@@ -311,21 +311,21 @@ class TestPool:
         (user,) = make_users(1)
         connections.close_all()
         quota.set(hang=True)
-        locked, over = threading.Event(), threading.Event()
+        all_taken, over = threading.Barrier(3, timeout=30), threading.Event()
 
         def hold(row_too: bool) -> str:
             wait_until(lambda: quota.counts.sent)
             with transaction.atomic():
                 if row_too:
                     QuotaToken.objects.update(scope="theirs")
-                    locked.set()
                 get_user_model().objects.get()
+                all_taken.wait()
                 over.wait(30)
             return "held"
 
         def want() -> str:
             """Takes any connection that comes free, and would keep it."""
-            locked.wait(30)
+            all_taken.wait()
             quota.set(hang=False)
             said = outcome(lambda: str(QuotaToken.objects.count()))
             over.set()
