@@ -16,7 +16,7 @@ question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 form.querySelector("[data-hint]").hidden = false;
-question.value ||= sessionStorage.getItem("question") ?? ""; // after a purchase, see show()
+question.value ||= sessionStorage.getItem("question") ?? ""; // after a purchase or a sign-in, see show()
 sessionStorage.removeItem("question");
 
 async function ask() {
@@ -34,6 +34,7 @@ async function ask() {
       return;
     }
     question.value = "";
+    sessionStorage.removeItem("question"); // of a link that was opened in another tab
     let last;
     for await (const [kind, data] of readEvents(response.body)) show(exchange, (last = kind), data);
     if (last !== "done" && last !== "error") throw new Error("It ended before its end.");
