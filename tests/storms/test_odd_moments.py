@@ -64,28 +64,38 @@ def test_a_host_whose_clock_is_behind_respects_a_lease(
     user: Any,
     quota: LightProvider,
     monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], object]], None],
     behind: float,
 ) -> None:
     """To it the lease lasts longer than any."""
     real_now = timezone.now
     mine = threading.local()
+    looks: list[str] = []
 
     def now() -> Any:
         return real_now() - timedelta(seconds=getattr(mine, "behind", 0))
 
+    def look(execute: Any, sql: str, *args: Any) -> Any:
+        looks.append(sql)
+        return execute(sql, *args)
+
     monkeypatch.setattr(timezone, "now", now)
-    expire()
     QuotaToken.objects.update(expires_at=real_now() - timedelta(minutes=5))
-    quota.set(latency=0.5)
+    quota.set(hang=True)
 
     def late() -> str:
+        wait_until(lambda: quota.counts.sent)
         mine.behind = behind
-        while not QuotaToken.objects.get().lease_until:
-            pass
-        return outcome(lambda: get_access_token(user))
+        with connection.execute_wrapper(look):
+            return outcome(lambda: get_access_token(user))
 
-    got = begin_together([lambda: outcome(lambda: get_access_token(user)), late])
-    assert got == ["quota_token_u0.1"] * 2
+    def answer_at_last() -> str:
+        wait_until(lambda: len(looks) >= 5)
+        quota.set(hang=False)
+        return "answered"
+
+    got = begin_together([lambda: outcome(lambda: get_access_token(user)), late, answer_at_last])
+    assert got == ["quota_token_u0.1", "quota_token_u0.1", "answered"]
     assert quota.counts.sent == {"quota_refresh_u0.0": 1}
 
 

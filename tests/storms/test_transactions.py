@@ -297,6 +297,7 @@ class TestPool:
         ]
 
     def test_with_one_to_spare_all_are_served(self, quota: LightProvider, pooled: None) -> None:
+        connection.settings_dict["OPTIONS"]["pool"]["timeout"] = 30  # the second waits for it
         users = make_users(self.SIZE - 1)
         connections.close_all()
 
