@@ -322,7 +322,7 @@ def test_without_a_document_nobody_is_sent_anywhere(
     refused: Refused,
     settings: Settings,
 ) -> None:
-    settings.QUOTA_TIMEOUT = 0.5
+    settings.QUOTA_TIMEOUT = 1
     honest = provider.document()
     provider.server.on(DISCOVERY, trouble(honest), json_answer(honest))
     refused(click(browser), "provider_unavailable", reason)

@@ -290,7 +290,7 @@ TROUBLE = [
 
 @pytest.fixture
 def impatient(provider: HostileProvider, settings: Settings) -> None:
-    settings.QUOTA_TIMEOUT = 0.5
+    settings.QUOTA_TIMEOUT = 1
 
 
 @pytest.mark.usefixtures("impatient")

@@ -245,7 +245,7 @@ def test_without_claims_the_sign_in_works(
     warned: Warned,
     settings: Settings,
 ) -> None:
-    settings.QUOTA_TIMEOUT = 0.5
+    settings.QUOTA_TIMEOUT = 1
     sparse.server.on(USERINFO, reply(sparse.person))
     warned(reason)
 
