@@ -31,7 +31,15 @@ from tests.test_streaming import QUOTA, VIEWS, Browser, events, under_asgi, whol
 from tests.tiny_server import HANG_UP, TinyServer, answer
 from tests.upstream import Upstream, chunk, last
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    # The HTTP library's, of a request that Django has dropped: the garbage collector may come upon
+    # it while it is being closed already, and Python says so ("already executing").
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <async_generator object Response.aiter_raw"
+        ":pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 upstream = test_streaming.upstream
 
