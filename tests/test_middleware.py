@@ -126,20 +126,25 @@ class TestRequired:
     def test_whom_a_middleware_of_the_project_names_pays(
         self,
         user: Any,
+        person: Person,
         client: Client,
         settings: Any,
         monkeypatch: pytest.MonkeyPatch,
         attribute: str,
     ) -> None:
-        """By a key of its API, say. It may leave Django's `request.user` beside its own `auser`."""
-        named = user if attribute == "user" else AsyncMock(return_value=user)
-        settings.MIDDLEWARE = [
-            *settings.MIDDLEWARE[:-1],
-            "tests.urls_required.names_the_user",
-            MIDDLEWARE,
-        ]
-        monkeypatch.setitem(NAMED, attribute, named)
-        assert asked_by_asgi(client, "/aspends").content == b"spent"
+        """By a key of its API, say, and not who is signed in. It may leave Django's `request.user`
+        beside its own `auser`."""
+        ours = "tests.urls_required.names_the_user"
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE[:-1], ours, MIDDLEWARE]
+        member = get_user_model().objects.create(username="member")
+
+        def asked_for(named: Any, browser: Client) -> int:
+            value = named if attribute == "user" else AsyncMock(return_value=named)
+            monkeypatch.setitem(NAMED, attribute, value)
+            return int(asked_by_asgi(browser, "/aspends").status_code)
+
+        assert asked_for(user, client) == 200
+        assert asked_for(member, person.client) == 401
 
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
