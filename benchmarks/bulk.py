@@ -46,7 +46,7 @@ def reencrypt(quota: LightProvider) -> None:
     from cryptography.fernet import Fernet
 
     from django_quota.models import QuotaToken
-    from django_quota.reencryption import reencrypt
+    from django_quota.tokens.reencryption import reencrypt
 
     keys = [Fernet.generate_key().decode() for _ in range(2)]
     settings.FIELD_ENCRYPTION_KEY = keys[1]

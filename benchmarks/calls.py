@@ -36,7 +36,7 @@ def call(quota: LightProvider) -> None:
     from django.test.utils import CaptureQueriesContext, override_settings
     from openai import OpenAI
 
-    from django_quota.ai import openai_client
+    from django_quota.ai.factory import openai_client
     from django_quota.models import QuotaToken
 
     (user,) = make_users(1, expire_in=3600)
@@ -50,7 +50,7 @@ def call(quota: LightProvider) -> None:
                 client.chat.completions.create(**ASK)
 
         def read() -> None:
-            assert QuotaToken.objects.with_secrets("access_token").get(pk=pk).access_token
+            assert QuotaToken.objects.get(pk=pk).access_token.reveal()
 
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: shared.chat.completions.create(**ASK),

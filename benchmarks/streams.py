@@ -30,9 +30,9 @@ from typing import Any
 import httpx2
 
 from benchmarks.refresh import run, say
+from tests.helpers.programs import free_port
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
-from tests.test_example import free_port
 from tests.upstream import HEAD, chunk, last
 
 STREAMS = 200

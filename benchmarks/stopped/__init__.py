@@ -1,0 +1,1 @@
+"""The project whose servers and workers benchmarks.stops stops."""
