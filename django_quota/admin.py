@@ -1,42 +1,47 @@
-"""Accounts and tokens in Django's admin: who is connected and in what state, never a secret."""
+"""Accounts, tokens and records in Django's admin. No page shows a secret."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
-from django.db.models import F, QuerySet
+from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import truncatechars
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from . import reencryption, revocation, tokens
 from .exceptions import QuotaError
-from .models import SECRETS, ProviderAccount, QuotaToken, UsageRecord, WebhookEvent
+from .fields import EncryptedTokenField
+from .models import ProviderAccount, QuotaToken, UsageRecord, WebhookEvent
 from .money import format_usd
+from .tokens import access, endings, reencryption, revocation
 
-__all__ = ["ProviderAccountAdmin", "QuotaTokenAdmin", "UsageRecordAdmin", "WebhookEventAdmin"]
-
-#: What may be seen of a token: everything but the encrypted columns and the lease.
+#: The fields of a token that the admin shows: all but the encrypted columns and the lease.
 TOKEN_FIELDS: list[Any] = [
     field.name
     for field in QuotaToken._meta.fields
-    if field.name not in (*SECRETS, "id", "lease_owner", "lease_until")
+    if not isinstance(field, EncryptedTokenField)
+    and field.name not in ("id", "lease_owner", "lease_until", "lease_in_grace")
 ]
 
-
-#: Characters of a username in a list; those that we make would push the other columns out.
+#: Characters of a username in a list. The names that this package generates are longer.
 USERNAME_WIDTH = 20
-#: Characters of an event that are laid out; what is nested deeply would become megabytes of blanks.
-LAID_OUT = 2000
+#: Characters of an event that is shown with indents. Deep nesting would become megabytes of spaces.
+MAX_INDENTED_CHARS = 2000
 
 
-class Readable:
-    """Says of a token whether its secrets can be decrypted, on its own page only: in a list, that
-    would be done for every row. There, the filter "last failure" has `token_unreadable`."""
+class ReadableMixin:
+    """Shows whether a token's secrets can be decrypted, on the token's page only.
+
+    In a list, that would decrypt every row. There, use the filter "last failure", which has the
+    value `token_unreadable`.
+    """
 
     @admin.display(description=_("readable"))
     def readable(self, token: QuotaToken) -> str:
@@ -54,8 +59,8 @@ class Readable:
         ) % ", ".join(unreadable)
 
 
-class QuotaTokenInline(Readable, admin.StackedInline):  # type: ignore[type-arg]
-    """The account's token, to look at."""
+class QuotaTokenInline(ReadableMixin, admin.StackedInline):  # type: ignore[type-arg]
+    """The account's token, read-only."""
 
     model = QuotaToken
     fields: ClassVar[list[Any]] = [*(n for n in TOKEN_FIELDS if n != "account"), "readable"]
@@ -68,17 +73,17 @@ class QuotaTokenInline(Readable, admin.StackedInline):  # type: ignore[type-arg]
 
 @admin.register(ProviderAccount)
 class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Who is who at Quota."""
+    """Which user is which person at Quota."""
 
     list_display = ["__str__", "name", "username", "token_status", "last_sign_in_at"]
     list_select_related = ["user", "token"]
     list_filter = ["token__status", "provider", "created_at", "last_sign_in_at"]
     search_fields = ["external_id", "email", "name"]
     raw_id_fields = ["user"]
-    # What Quota says is written by a sign-in.
+    # A sign-in writes these, from what Quota says.
     readonly_fields = ["issuer", "email", "name", "picture", "created_at", "last_sign_in_at"]
-    #: Whoever may write these decides who signs in as whom, superusers included.
-    identity_fields = ["user", "provider", "external_id"]
+    #: For superusers only: these fields decide who signs in as which user.
+    identity_fields = ["user", "provider", "external_id", "created_user", "signs_in"]
     inlines = [QuotaTokenInline]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -86,10 +91,6 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         return [*self.readonly_fields, *([] if _is_superuser(request) else self.identity_fields)]
-
-    def get_queryset(self, request: HttpRequest) -> "QuerySet[ProviderAccount]":
-        # A joined table ignores its manager: without this, every secret would be decrypted.
-        return super().get_queryset(request).defer(*(f"token__{name}" for name in SECRETS))
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         return [*self.search_fields, *_user_search_fields("user")]
@@ -105,8 +106,8 @@ class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(QuotaToken)
-class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
-    """The state of each connection, and what an operator may do about it."""
+class QuotaTokenAdmin(ReadableMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    """The state of each connection, with actions for operators."""
 
     list_display = ["account", "user", "status", "last_failure", "expires_at"]
     list_select_related = ["account__user"]
@@ -122,6 +123,9 @@ class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
+    def save_model(self, request: HttpRequest, obj: QuotaToken, form: Any, change: bool) -> None:
+        """Save nothing: all fields are read-only, and a save would undo a renewal meanwhile."""
+
     @admin.display(description=_("user"), ordering="account__user")
     def user(self, token: QuotaToken) -> str:
         return truncatechars(str(token.account.user), USERNAME_WIDTH)
@@ -131,38 +135,66 @@ class QuotaTokenAdmin(Readable, admin.ModelAdmin):  # type: ignore[type-arg]
         done = 0
         for row in rows.select_related("account"):
             try:
-                tokens.renew(row.account)
-                done += 1
+                if access.renew(row.account):
+                    done += 1
+                else:
+                    sentence = _(
+                        "%(account)s: Quota gave no refresh token, so the access token "
+                        "is used until it expires."
+                    )
+                    self.message_user(
+                        request, sentence % {"account": row.account}, messages.WARNING
+                    )
             except QuotaError as error:
                 self.message_user(request, f"{row.account}: {error}", messages.ERROR)
-        self.say(request, done, ngettext("%d token refreshed.", "%d tokens refreshed.", done))
+        counted = ngettext("%d token refreshed.", "%d tokens refreshed.", done)
+        self.show_count(request, done, counted)
 
     @admin.action(
         description=_("Disconnect and revoke the selected tokens"), permissions=["delete"]
     )
     def revoke_tokens(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
-        done = rows.count()
-        for row in rows:
-            row.delete()
-        revocation.revoke_pending()
-        self.say(request, done, ngettext("%d token revoked.", "%d tokens revoked.", done))
+        done = self.count_successes(request, rows, endings.wipe)
+        # With ATOMIC_REQUESTS the rows are locked until the commit, and a rollback restores them.
+        # So call Quota after the commit: no lock is held then, and no revoked token comes back.
+        transaction.on_commit(revocation.revoke_pending, using=rows.db)
+        sentence = ngettext("%d token revoked.", "%d tokens revoked.", done)
+        self.show_count(request, done, sentence)
 
     @admin.action(description=_("Require a new sign-in"), permissions=["change"])
     def require_sign_in(self, request: HttpRequest, rows: "QuerySet[QuotaToken]") -> None:
-        done = rows.update(
-            status=QuotaToken.Status.REAUTHENTICATION_REQUIRED,
-            last_failure="required_by_admin",
-            version=F("version") + 1,  # a renewal that is under way must not undo it
-        )
-        self.say(request, done, ngettext("%d user must sign in again.", "%d users must.", done))
+        require = partial(endings.require_sign_in, reason="required_by_admin")
+        done = self.count_successes(request, rows, require)
+        sentence = ngettext("%d user must sign in again.", "%d users must sign in again.", done)
+        self.show_count(request, done, sentence)
 
-    def say(self, request: HttpRequest, done: int, sentence: str) -> None:
+    def count_successes(
+        self,
+        request: HttpRequest,
+        rows: "QuerySet[QuotaToken]",
+        work: Callable[[QuotaToken], bool],
+    ) -> int:
+        """Call `work` for each row; return how often it returned True.
+
+        An error, such as a row that stays locked, is shown with the account. The other rows go on.
+        """
+        done = 0
+        with_identity = QuotaToken.objects.with_identity(rows.db)
+        for row in with_identity.filter(pk__in=rows.values("pk")).select_related("account"):
+            try:
+                done += work(row)
+            except QuotaError as error:
+                self.message_user(request, f"{row.account}: {error}", messages.ERROR)
+        return done
+
+    def show_count(self, request: HttpRequest, done: int, sentence: str) -> None:
+        """Show `sentence` with the number `done`, unless it is 0."""
         if done:
             self.message_user(request, sentence % done, messages.SUCCESS)
 
 
-class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What this package writes, to look at."""
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Read-only admin for rows that only this package writes."""
 
     list_select_related = ["user"]
 
@@ -181,13 +213,21 @@ class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(ReadOnly):
-    """What each AI call cost."""
+class UsageRecordAdmin(ReadOnlyAdmin):
+    """The cost of each AI call."""
 
-    list_display = ["created_at", "username", "model", "cost", "credits_used", "complete"]
+    list_display = [
+        "created_at",
+        "username",
+        "acted_by",
+        "model",
+        "cost",
+        "credits_used",
+        "complete",
+    ]
     list_filter = ["complete", "created_at", "model"]
     # No date_hierarchy: on MariaDB it needs time zone tables, which few servers have.
-    search_fields = ["call_id"]
+    search_fields = ["call_id", "acted_by"]
 
     @admin.display(description=_("cost"), ordering="credits_used")
     def cost(self, usage: UsageRecord) -> str:
@@ -195,8 +235,8 @@ class UsageRecordAdmin(ReadOnly):
 
 
 @admin.register(WebhookEvent)
-class WebhookEventAdmin(ReadOnly):
-    """What Quota has told us, and what has become of it."""
+class WebhookEventAdmin(ReadOnlyAdmin):
+    """The events that Quota has delivered, and how they were handled."""
 
     list_display = ["event_id", "type", "username", "created_at", "handled_at", "last_failure"]
     list_filter = ["type", "handled_at", "last_failure"]
@@ -204,28 +244,28 @@ class WebhookEventAdmin(ReadOnly):
     exclude = ["body"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        known = super().get_readonly_fields(request, obj)
-        return [*(name for name in known if name != "body"), "content"]
+        names = super().get_readonly_fields(request, obj)
+        return [*(name for name in names if name != "body"), "content"]
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[WebhookEvent]":
-        return super().get_queryset(request).defer("body")  # a list of them would be megabytes
+        return super().get_queryset(request).defer("body")  # megabytes in a list
 
     @admin.display(description=_("body"))
     def content(self, event: WebhookEvent) -> str:
         text = event.body
-        if len(text) <= LAID_OUT:
+        if len(text) <= MAX_INDENTED_CHARS:
             with suppress(RecursionError):
-                # In ASCII: what JSON can escape, a page cannot always hold.
+                # As ASCII: JSON can escape characters that an HTML page cannot contain.
                 text = json.dumps(json.loads(text), indent=2)
         return format_html("<pre>{}</pre>", text)
 
 
 def _user_search_fields(path: str) -> list[str]:
-    """The user's name and e-mail, whatever the project's user model calls them."""
+    """Return lookups for the username and e-mail fields of the project's user model."""
     model = get_user_model()
-    names = {model.USERNAME_FIELD, model.get_email_field_name()}
-    there = {field.name for field in model._meta.get_fields()}
-    return [f"{path}__{name}" for name in sorted(names & there)]
+    wanted = {model.USERNAME_FIELD, model.get_email_field_name()}
+    existing = {field.name for field in model._meta.get_fields()}
+    return [f"{path}__{name}" for name in sorted(wanted & existing)]
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -1,10 +1,11 @@
-"""`@quota_required`: a view for users whose wallet can be billed."""
+"""`@quota_required`: for views that bill the user's wallet."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
+from django.contrib.auth.decorators import login_not_required
 
 from .exceptions import ConfigurationError
 
@@ -20,20 +21,20 @@ def quota_required(*, scopes: Iterable[str] = ()) -> Callable[[V], V]: ...
 
 
 def quota_required(view: Any = None, *, scopes: Iterable[str] = ()) -> Any:
-    """Only for users with a wallet whose token has `scopes` and is good for the next call.
+    """Restrict a view to users with a wallet whose token has `scopes` and can be used now.
 
-    `QuotaMiddleware` sees to that before the view, outside of its transaction (ATOMIC_REQUESTS);
-    whoever is not connected is sent to sign in. For sync and async views, and for classes by
-    `method_decorator(quota_required, name="dispatch")`. Raises ConfigurationError at the request if
-    QuotaMiddleware did not run.
+    `QuotaMiddleware` checks that before the view, outside of its transaction (ATOMIC_REQUESTS), and
+    redirects users without a wallet to sign in. For sync and async views, and for classes with
+    `method_decorator(quota_required, name="dispatch")`. The view raises ConfigurationError if
+    QuotaMiddleware did not check the request.
     """
     if view is None:
-        return lambda view: _marked(view, frozenset(scopes))
-    return _marked(view, frozenset(scopes))
+        return lambda view: _mark(view, frozenset(scopes))
+    return _mark(view, frozenset(scopes))
 
 
-def _marked(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
-    """`view`, marked for QuotaMiddleware, and refusing to run where that has not seen the mark."""
+def _mark(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
+    """Mark `view` for QuotaMiddleware, and make it raise an error if the check was not done."""
     wrapped: Any
     if iscoroutinefunction(view):
 
@@ -49,16 +50,18 @@ def _marked(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
             _require_check(request, scopes)
             return view(request, *args, **kwargs)
 
-    # Of decorators on top of each other, all that is asked for.
+    # Of several decorators on one view, all scopes count.
     wrapped.quota_scopes = scopes | getattr(view, "quota_scopes", frozenset())
-    return wrapped
+    # LoginRequiredMiddleware would redirect a fetch() to a page. QuotaMiddleware requires the
+    # sign-in itself, and without it the view does not run.
+    return login_not_required(wrapped)
 
 
 def _require_check(request: Any, scopes: frozenset[str]) -> None:
     checked: frozenset[str] | None = getattr(request, "quota_checked", None)
     if checked is None or not scopes <= checked:
         raise ConfigurationError(
-            "Nobody has looked at what @quota_required asks for. It needs "
-            "django_quota.middleware.QuotaMiddleware in MIDDLEWARE, after "
-            "AuthenticationMiddleware, and on a class it belongs on `dispatch`, once."
+            "The check of @quota_required did not run. Put "
+            "django_quota.middleware.QuotaMiddleware into MIDDLEWARE, after "
+            "AuthenticationMiddleware; on a class, put the decorator on `dispatch`, once."
         )

@@ -1,29 +1,33 @@
-"""Everything django_quota raises. Each class says what its reader must do.
+"""The exceptions of django_quota, each with what to do about it.
 
 ::
 
-    QuotaError                        base; never raised itself
+    QuotaError                        the base class; never raised itself
     |-- ConfigurationError            the developer: fix the settings (also ImproperlyConfigured)
     |   `-- IssuerMismatch            ... QUOTA_ISSUER, with the line to paste
     |-- ProviderUnavailable           try later; every token is kept
-    |   `-- RateLimited               ... after `retry_after` seconds
+    |   |-- RateLimited               ... after `retry_after` seconds
+    |   `-- RefreshRefused            ... or let the user sign in again
+    |-- ImpersonationRefused          stop acting as the user, or allow it by a setting
     |-- NotConnected                  the user has no Quota wallet here: let them sign in
     |-- ReauthenticationRequired      Quota ended this connection: let the user sign in again
     |-- InsufficientScope             ask the user's consent for `scope`
     |-- InsufficientCredits           let the user buy credits
     |-- RequestRefused                Quota refused this request: see `provider_code`
-    |-- SignInFailed                  a sign-in that must not go through; the page shows `code`
+    |-- SignInFailed                  a sign-in was refused; the page shows `code`
     |-- TokenUnreadable               a stored token cannot be decrypted: restore the key
     `-- RefreshImpossibleHere         refresh before the transaction, or on another database
 
-The message is for the developer's log: it names what to do next, and never holds a token, a
-code, a secret or text that came from the network.
+The message is for the developer's log. It says what to do next, and never contains a token, a code,
+a secret or text from the network.
 """
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import get_random_string
 
 __all__ = [
     "ConfigurationError",
+    "ImpersonationRefused",
     "InsufficientCredits",
     "InsufficientScope",
     "IssuerMismatch",
@@ -33,19 +37,55 @@ __all__ = [
     "RateLimited",
     "ReauthenticationRequired",
     "RefreshImpossibleHere",
+    "RefreshRefused",
     "RequestRefused",
     "SignInFailed",
     "TokenUnreadable",
 ]
 
+#: Without 0 and O, 1 and I, which are easily confused on the telephone.
+REFERENCE_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+
+#: No framework wraps an exception more often; a chain of causes may be a circle.
+MAX_WRAPPERS = 20
+#: Frameworks that raise their exception while they handle ours, and do not name it as the cause. Of
+#: any other exception, that would be a mistake in the code that handles an error.
+RAISED_WHILE_HANDLING = ("litellm",)
+
+
+def new_reference() -> str:
+    """Return a random reference of 8 letters for one failure.
+
+    The page and the log line both show it: a person quotes it, and support finds the log line.
+    """
+    return get_random_string(8, REFERENCE_LETTERS)
+
 
 class QuotaError(Exception):
-    """Base of all errors of this package.
+    """The base class of this package's exceptions.
 
     `code` (str) is stable, machine readable and safe to show.
     """
 
     code = "quota_error"
+
+
+def find_quota_error(error: BaseException | None) -> QuotaError | None:
+    """Return the error of this package that `error` is, or that an AI framework has wrapped in it.
+
+    Most frameworks name what they wrap as the cause; those of RAISED_WHILE_HANDLING do not. An
+    exception of Django or Django REST framework, such as Http404, was raised on purpose.
+    """
+    for _depth in range(MAX_WRAPPERS):
+        if error is None or isinstance(error, QuotaError):
+            return error
+        package = type(error).__module__.partition(".")[0]
+        if package in ("django", "rest_framework"):
+            return None
+        is_sloppy = package in RAISED_WHILE_HANDLING and not error.__suppress_context__
+        handled = error.__context__ if is_sloppy else None
+        error = error.__cause__ or handled
+    return None
 
 
 class ConfigurationError(QuotaError, ImproperlyConfigured):
@@ -55,7 +95,7 @@ class ConfigurationError(QuotaError, ImproperlyConfigured):
 
 
 class IssuerMismatch(ConfigurationError):
-    """Discovery names an issuer that is neither the serving origin nor QUOTA_ISSUER.
+    """The discovery document names an issuer that is neither its own origin nor QUOTA_ISSUER.
 
     OpenID Connect Discovery 1.0 section 4.3; the recipe's "OIDC issuer in production".
     """
@@ -64,11 +104,11 @@ class IssuerMismatch(ConfigurationError):
 
 
 class ProviderUnavailable(QuotaError):
-    """Quota could not be reached in time, or answered nonsense. No token was lost; try later.
+    """Quota did not answer in time, or its answer is not usable. No token was lost; try later.
 
-    `request_sent` (bool) is False only when the request certainly never left this process, so
-    that a single-use code or refresh token is known to be unspent. `status` is the HTTP status
-    of an unusable answer, None when there was no answer.
+    `request_sent` (bool) is False only if the request certainly was not sent, so that a single-use
+    code or refresh token is unspent. `status` (int) is the HTTP status of an unusable answer, None
+    if there was no answer.
     """
 
     code = "provider_unavailable"
@@ -81,14 +121,32 @@ class ProviderUnavailable(QuotaError):
         self.status = status
 
 
+class RefreshRefused(ProviderUnavailable):
+    """Quota refused the refresh token, but did not say that it has ended. The token is kept.
+
+    If Quota still refuses it a minute later, ReauthenticationRequired is raised instead. The user
+    can sign in again at once.
+    """
+
+
 class RateLimited(ProviderUnavailable):
-    """HTTP 429. `retry_after` is in seconds, None when Quota did not say (RFC 9110 10.2.3)."""
+    """HTTP 429. `retry_after` is in seconds, None if Quota gave none (RFC 9110 section 10.2.3)."""
 
     code = "rate_limited"
 
     def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message, status=429)
         self.retry_after = retry_after
+
+
+class ImpersonationRefused(QuotaError):
+    """Somebody acts as this user, so the user's wallet is not billed or changed.
+
+    Stop acting as the user, or set QUOTA_ALLOW_IMPERSONATED_BILLING, which allows everything but
+    Connect Wallet.
+    """
+
+    code = "impersonation_refused"
 
 
 class NotConnected(QuotaError):
@@ -113,7 +171,7 @@ class ReauthenticationRequired(QuotaError):
 class InsufficientScope(QuotaError):
     """The token lacks a scope (RFC 6750 section 3.1): sign in again with it in QUOTA_SCOPES.
 
-    `scope` (str) names the missing one; empty when Quota did not say.
+    `scope` (str) names the missing scope; "" if Quota did not say which.
     """
 
     code = "insufficient_scope"
@@ -130,7 +188,7 @@ class InsufficientCredits(QuotaError):
 
 
 class RequestRefused(QuotaError):
-    """Quota refused a request for a reason of its own; repeating it would not help.
+    """Quota refused a request, and would refuse it again: see `provider_code`.
 
     `status` is the HTTP status, `provider_code` Quota's error code (quota-protocol section 9).
     """
@@ -144,10 +202,10 @@ class RequestRefused(QuotaError):
 
 
 class SignInFailed(QuotaError):
-    """A sign-in that must not go through.
+    """A sign-in was refused.
 
-    `code` is one of `django_quota.messages.SIGN_IN_ERRORS`, shown to the person as
-    `?quota_error=<code>`; the message is the reason for the log.
+    `code` (str) is one of `django_quota.web.messages.SIGN_IN_ERRORS`, and is shown to the person
+    as `?quota_error=<code>`. The message is the reason, for the log.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -158,18 +216,18 @@ class SignInFailed(QuotaError):
 class TokenUnreadable(QuotaError):
     """A stored token cannot be decrypted with any key of FIELD_ENCRYPTION_KEY.
 
-    It was not sent and will not be overwritten by a refresh. Put the key it was encrypted with
-    back into FIELD_ENCRYPTION_KEY (a list: newest first); else the user signs in again.
+    It was not sent, and no renewal overwrites it. Put the key that it was encrypted with back into
+    FIELD_ENCRYPTION_KEY (a list, newest first), or let the user sign in again.
     """
 
     code = "token_unreadable"
 
 
 class RefreshImpossibleHere(QuotaError):
-    """A token must be renewed, but not from inside this transaction. Quota was not called.
+    """A token must be renewed, but cannot be inside this transaction. Quota was not called.
 
-    On SQLite a second connection cannot write while the caller's transaction is open; and no
-    second connection sees a row that this transaction has created and not committed.
+    A renewal uses a second connection. On SQLite that cannot write while the caller's transaction
+    is open. On any database it does not see a row that this transaction has not committed.
     """
 
     code = "refresh_impossible_here"

@@ -1,30 +1,41 @@
-"""`QuotaMiddleware`: `request.quota`, a wallet that can be billed before the view begins, and
-states for errors."""
+"""`QuotaMiddleware` sets `request.quota`, checks the wallet before a view, and answers errors."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.cache import patch_cache_control, patch_vary_headers
 
-from .answers import answer
-from .current import CurrentQuota
-from .exceptions import ConfigurationError, QuotaError
-from .required import arequire_wallet, require_wallet
-from .web import user_of
+from django_quota.tokens.payer import aget_payer, begin, get_payer
+from django_quota.web.answers import error_response
+from django_quota.web.current import CurrentQuota
+from django_quota.web.required import arequire_wallet, require_wallet
+from django_quota.web.responses import is_personal
+
+from .exceptions import ConfigurationError, QuotaError, find_quota_error
 
 __all__ = ["QuotaMiddleware"]
 
+logger = logging.getLogger("django_quota.answers")
+
 
 class QuotaMiddleware:
-    """For MIDDLEWARE, after AuthenticationMiddleware. Sync and async: a view that is not marked
-    costs no hop to a thread.
+    """For MIDDLEWARE, after AuthenticationMiddleware. Sync and async: an async view needs no thread
+    unless it is decorated with `@quota_required`.
 
-    `request.quota` is a `django_quota.current.CurrentQuota`, which asks nothing before it is read.
-    Before a view that is marked by `@quota_required`, and outside of its transaction, an expired
-    token is renewed: on SQLite, under ATOMIC_REQUESTS, the one place where it can be. Errors of
-    this package that a view raises become answers (`django_quota.answers`); what only the
-    developer can mend stays an error.
+    * It sets `request.quota`, a `django_quota.web.current.CurrentQuota`, which asks the database or
+      Quota only when it is read.
+    * Before a view with `@quota_required`, it renews an expired token outside of the view's
+      transaction. On SQLite with ATOMIC_REQUESTS this is the only place where that is possible.
+    * It turns errors of this package that the view raises into responses
+      (`django_quota.web.answers`). A ConfigurationError, which only the developer can fix, stays an
+      error.
+    * While somebody acts as the user, no wallet is billed, however the view gets a token
+      (`django_quota.tokens.payer`).
+    * It makes a response `private` if `request.quota` was read for a signed-in user, so that no
+      cache shows it to others.
     """
 
     sync_capable = True
@@ -34,13 +45,31 @@ class QuotaMiddleware:
         self.get_response = get_response
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
+            self.serve: Callable[..., Any] = self._aserve
             self.process_view: Callable[..., Any] = self._aprocess_view
         else:
+            self.serve = self._serve
             self.process_view = self._process_view
 
     def __call__(self, request: HttpRequest) -> Any:
         request.quota = CurrentQuota(request)  # type: ignore[attr-defined]
-        return self.get_response(request)
+        return self.serve(request)
+
+    def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        end = begin(request)
+        try:
+            return _end_when_sent(_protect(request, self.get_response(request)), end)
+        except BaseException:
+            end()
+            raise
+
+    async def _aserve(self, request: HttpRequest) -> HttpResponseBase:
+        end = begin(request)
+        try:
+            return _end_when_sent(_protect(request, await self.get_response(request)), end)
+        except BaseException:
+            end()
+            raise
 
     def _process_view(
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any
@@ -50,7 +79,7 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            require_wallet(request.user, scopes)
+            require_wallet(get_payer(request), scopes)
         except QuotaError as error:
             if (response := self.process_exception(request, error)) is None:
                 raise
@@ -65,7 +94,7 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            await arequire_wallet(await user_of(request), scopes)
+            await arequire_wallet(await aget_payer(request), scopes)
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise
@@ -73,7 +102,28 @@ class QuotaMiddleware:
         return None
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        """An answer for an error that is a normal state, None for any other."""
-        if not isinstance(error, QuotaError) or isinstance(error, ConfigurationError):
+        """Return the response to an error of this package, also where an AI framework has wrapped
+        it; None for any other error."""
+        found = find_quota_error(error)
+        if found is None or isinstance(found, ConfigurationError):
             return None
-        return answer(request, error)
+        if found is not error:
+            logger.warning("%s was raised because of %s", type(error).__name__, found.code)
+        return error_response(request, found)
+
+
+def _protect(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Add headers for caches to `response` if it shows data of its user."""
+    if is_personal(request):
+        patch_vary_headers(response, ["Cookie"])
+        patch_cache_control(response, private=True)
+    return response
+
+
+def _end_when_sent(response: HttpResponseBase, end: Callable[[], None]) -> HttpResponseBase:
+    """Call `end` now, or after the last part of a stream; return `response`."""
+    if response.streaming:
+        response._resource_closers.append(end)  # type: ignore[attr-defined]
+    else:
+        end()
+    return response

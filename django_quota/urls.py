@@ -5,21 +5,21 @@ No trailing slashes: Quota compares redirect URIs as exact strings, and its docu
 
 from django.urls import path
 
-from . import views, wallet_views, webhooks
+from .web import checkout, connect, error_page, sign_in, sign_out, wallet, webhooks
 
 app_name = "django_quota"
 
 urlpatterns = [
-    path("start", views.StartView.as_view(), name="start"),
-    path("callback", views.CallbackView.as_view(), name="callback"),
-    path("logout", views.LogoutView.as_view(), name="logout"),
-    path("connect", views.ConnectView.as_view(), name="connect"),
-    path("error", views.ErrorView.as_view(), name="error"),
-    path("disconnect", wallet_views.disconnect, name="disconnect"),
-    path("me", wallet_views.me, name="me"),
-    path("status", wallet_views.status, name="status"),
-    path("balance", wallet_views.balance, name="balance"),
-    path("packages", wallet_views.packages, name="packages"),
-    path("checkout", wallet_views.checkout, name="checkout"),
+    path("start", sign_in.StartView.as_view(), name="start"),
+    path("callback", sign_in.CallbackView.as_view(), name="callback"),
+    path("logout", sign_out.LogoutView.as_view(), name="logout"),
+    path("connect", connect.ConnectView.as_view(), name="connect"),
+    path("error", error_page.ErrorView.as_view(), name="error"),
+    path("disconnect", wallet.disconnect, name="disconnect"),
+    path("me", wallet.me, name="me"),
+    path("status", wallet.status, name="status"),
+    path("balance", wallet.balance, name="balance"),
+    path("packages", checkout.packages, name="packages"),
+    path("checkout", checkout.checkout, name="checkout"),
     path("webhook", webhooks.webhook, name="webhook"),
 ]

@@ -1,15 +1,23 @@
-"""A real Chromium, which reports what goes wrong in its pages."""
+"""A real Chromium, which reports what goes wrong in its pages, and this project as it sees it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_django.fixtures import Settings
+from pytest_django.live_server_helper import LiveServer
+
+from tests.sandbox_client import PASSWORD, Person, Sandbox
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+#: Where the pictures of pages go.
+ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 
 
 @contextmanager
@@ -35,3 +43,35 @@ def _note(message: Any, problems: list[str]) -> None:
     """An error in the console; that the admin has no icon is Django's way."""
     if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
         problems.append(message.text)
+
+
+@contextmanager
+def live_site(sandbox: Sandbox, settings: Settings) -> Iterator[str]:
+    """This project on a port of its own, registered at the local Quota; its origin.
+
+    To be entered before `opened_page`: Django's connections of a thread with Playwright's loop are
+    others.
+    """
+    live = LiveServer("localhost")
+    callback = f"{live.url}/auth/quota/callback"
+    app = sandbox.register_app(redirect_uris=[callback], post_logout_redirect_uris=[f"{live.url}/"])
+    settings.QUOTA_CLIENT_ID = app["client_id"]
+    settings.QUOTA_CLIENT_SECRET = app["client_secret"]
+    try:
+        yield str(live.url)
+    finally:
+        live.stop()
+
+
+def sign_in_at_quota(page: Any, person: Person) -> None:
+    """Answer Quota's questions, at which the browser is now."""
+    page.get_by_label("E-mail").fill(person.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Allow").click()
+
+
+def shot(page: Any, name: str) -> None:
+    """A picture of `page`, to look at."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,13 +12,50 @@ from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
+from django.core.management.commands import flush
 from django.db import connections
+from pytest_django import DjangoDbBlocker
 from pytest_django.fixtures import Settings
 
-from django_quota import discovery
 from django_quota.models import ProviderAccount
+from django_quota.oidc import discovery
+from django_quota.tokens import durable
 from tests.sandbox_client import Person, Sandbox
+from tests.tiny_server import TinyServer
+from tests.upstream import Upstream
+
+#: A plain run signs in, renews and buys at the local Quota; whatever else needs it waits for -m "".
+WITH_SANDBOX = ("tests.web.test_sign_in", "tests.tokens.test_access", "tests.wallet.test_purchases")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the sandbox, a process of its own, beyond the journeys of a plain run."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "sandbox_process" in fixtures and item.nodeid.split(".py")[0].replace("/", ".") not in (
+            WITH_SANDBOX
+        ):
+            item.add_marker(pytest.mark.process)
+
+
+def pytest_collection_finish() -> None:
+    """What stands now stays to the end: a test that collects garbage need not look at it."""
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite on every core, and a file that was named in this one process."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # each worker would start workers of its own
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    if whole and config.getoption("numprocesses", 0) is None and not config.option.collectonly:
+        config.option.numprocesses = "logical"
+        config.option.dist = "worksteal"
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +64,25 @@ def clean_memory() -> Iterator[None]:
     discovery.forget()
     cache.clear()
     yield
+    durable.outbox._forget()
     # Where async code ran without a server, in a thread that stays: nobody ends its requests.
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The test database. After a flush, Django finds out anew which permissions there are, which
+    takes longer than most tests; here the rows of before come back."""
+    with django_db_blocker.unblock():
+        kinds, permissions = list(ContentType.objects.all()), list(Permission.objects.all())
+
+    def restore(verbosity: int, interactive: bool, db: str) -> None:
+        ContentType.objects.using(db).bulk_create(kinds)
+        Permission.objects.using(db).bulk_create(permissions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "emit_post_migrate_signal", restore)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +111,17 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sandbox_app(sandbox_process: str) -> dict[str, str]:
     """Our app, registered there as the recipe says."""
-    return Sandbox(sandbox_process).register_app()
+    with Sandbox(sandbox_process) as sandbox:
+        return sandbox.register_app()
+
+
+@pytest.fixture(scope="session")
+def regular(sandbox_process: str) -> Iterator[Person]:
+    """Somebody whose browser at Quota keeps its cookies from test to test."""
+    with Sandbox(sandbox_process) as sandbox:
+        regular = sandbox.person()
+    yield regular
+    regular.quota.close()
 
 
 @pytest.fixture
@@ -67,15 +132,20 @@ def sandbox(
     settings.QUOTA_BASE_URL = sandbox_process
     settings.QUOTA_CLIENT_ID = sandbox_app["client_id"]
     settings.QUOTA_CLIENT_SECRET = sandbox_app["client_secret"]
-    live = Sandbox(sandbox_process, sandbox_app)
-    live.reset()
-    yield live
-    live.reset()
+    with Sandbox(sandbox_process, sandbox_app) as live:
+        live.forget_requests()
+        yield live
+        live.reset()
 
 
 @pytest.fixture
-def person(sandbox: Sandbox) -> Person:
-    """Ada, with one dollar in her wallet, at a browser that knows the site and Quota."""
+def person(sandbox: Sandbox, request: pytest.FixtureRequest) -> Person:
+    """Ada, with one dollar in her wallet, at a browser that knows the site and Quota.
+
+    Where she is to be signed in already, Quota need not ask for her password and consent again.
+    """
+    if "user" in request.fixturenames:
+        return sandbox.again(request.getfixturevalue("regular"))
     return sandbox.person()
 
 
@@ -85,3 +155,13 @@ def user(person: Person, sandbox: Sandbox) -> Any:
     person.sign_in()
     sandbox.forget_requests()
     return ProviderAccount.objects.get().user
+
+
+@pytest.fixture
+def upstream(user: Any, settings: Any) -> Iterator[Upstream]:
+    """An AI that says to `user` what the test tells it to, chunk by chunk."""
+    answer = Upstream()
+    with TinyServer() as server:
+        server.on("/v1/chat/completions", answer)
+        settings.QUOTA_BASE_URL = server.origin
+        yield answer

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, parse_qsl, urljoin, urlsplit
 
 import requests
 from bs4 import BeautifulSoup
 from django.test import Client
+
+from tests.helpers.browser import Browser
+from tests.helpers.concurrency import wait_until
 
 SCOPES = ["openid", "profile", "email", "credits.read", "credits.spend"]
 PASSWORD = "correct horse battery"
@@ -23,9 +25,18 @@ class Sandbox:
 
     origin: str
     app: dict[str, str] = field(default_factory=dict)
+    http: requests.Session = field(default_factory=requests.Session, repr=False)
+    #: True once a test has changed a setting of the sandbox.
+    is_changed: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.http.close()
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        reply = requests.request(method, self.origin + path, json=body, timeout=20, **options)
+        reply = self.http.request(method, self.origin + path, json=body, timeout=20, **options)
         assert reply.ok, f"{method} {path}: {reply.status_code} {reply.text[:500]}"
         return reply.json()
 
@@ -44,10 +55,12 @@ class Sandbox:
         return made | {"session_token": session}
 
     def reset(self) -> None:
-        self.call("POST", "/sandbox/settings/reset")
-        self.forget_requests()
+        """Back to the default settings, if a test changed one."""
+        if self.is_changed:
+            self.call("POST", "/sandbox/settings/reset")
 
     def set(self, **knobs: Any) -> None:
+        self.is_changed = True
         self.call("PATCH", "/sandbox/settings", knobs)
 
     def requests(self) -> list[str]:
@@ -57,17 +70,19 @@ class Sandbox:
 
     def wait_for(self, request: str) -> None:
         """Until Quota is done with `request`, which is noted at its end."""
-        give_up = time.monotonic() + 20
-        while request not in self.requests():
-            assert time.monotonic() < give_up, f"{request} has not ended"
-            time.sleep(0.05)
+        wait_until(lambda: request in self.requests())
 
     def forget_requests(self) -> None:
         self.call("DELETE", "/sandbox/requests")
 
     def person(
-        self, client: Client | None = None, *, name: str = "Ada Lovelace", balance: int = 1_000_000
+        self,
+        client: Client | None = None,
+        *,
+        name: str = "Ada Lovelace",
+        balance: int = 1_000_000,
     ) -> Person:
+        """Somebody new."""
         email = f"person{next(_numbers)}-{id(self)}@example.com"
         self.call(
             "POST",
@@ -76,27 +91,35 @@ class Sandbox:
         )
         return Person(self, client or Client(SERVER_NAME="localhost"), email, name)
 
+    def again(self, regular: Person) -> Person:
+        """The same person, with a dollar again, at a browser that is new to the site and has been
+        at Quota before: it asks for the password and the consent once."""
+        known = {"email": regular.email, "name": regular.name, "balance": 1_000_000}
+        self.call("POST", "/sandbox/users", known)
+        person = Person(self, Client(SERVER_NAME="localhost"), regular.email, regular.name)
+        person.quota = regular.quota
+        return person
+
     def balance_of(self, email: str) -> int:
         users = self.call("GET", "/sandbox/users")["users"]
         return int(next(u["balance"] for u in users if u["email"] == email))
 
 
-class Person:
-    """Somebody with a browser: Django's test client on our side, real HTTP on Quota's."""
+class Person(Browser):
+    """Somebody with an account at the sandbox, at a browser that keeps its cookies there."""
 
     def __init__(self, sandbox: Sandbox, client: Client, email: str, name: str) -> None:
+        super().__init__(client)
         self.sandbox = sandbox
-        self.client = client
         self.email = email
         self.name = name
         self.quota = requests.Session()
 
-    def start(self, **query: str) -> str:
-        """Click "Sign in with Quota"; the address at Quota that the browser is sent to."""
-        return str(self.client.get("/auth/quota/start", query)["Location"])
+    def at_provider(self, url: str) -> str:
+        return self.at_quota(url)
 
     def at_quota(self, url: str, *, allow: bool = True) -> str:
-        """Sign in at Quota and answer its consent page; the address that it sends us back to."""
+        """Sign in at Quota and answer what it asks; the address that it sends us back to."""
         reply = self.quota.get(url, allow_redirects=False, timeout=20)
         for _ in range(8):
             while reply.is_redirect:
@@ -127,20 +150,15 @@ class Person:
             action, data=data, headers={"Referer": page.url}, allow_redirects=False, timeout=20
         )
 
-    def come_back(self, url: str, **options: Any) -> Any:
-        """Follow Quota's redirect to our callback; our answer."""
-        parts = urlsplit(url)
-        return self.client.get(f"{parts.path}?{parts.query}", **options)
-
-    def sign_in(self, **query: str) -> Any:
-        """The whole way; the answer of our callback."""
-        return self.come_back(self.at_quota(self.start(**query)))
-
 
 def _means_yes(button: Any) -> bool:
-    return button.get_text(strip=True).lower() in ("allow", "pay", "sign in", "continue") or (
-        button.get_text(strip=True).lower().startswith(("allow", "pay"))
-    )
+    return button.get_text(strip=True).lower() in (
+        "allow",
+        "pay",
+        "sign in",
+        "continue",
+        "sign out",
+    ) or (button.get_text(strip=True).lower().startswith(("allow", "pay")))
 
 
 def query_of(url: str) -> dict[str, str]:

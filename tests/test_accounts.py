@@ -1,21 +1,21 @@
 """Who is who: the identity rules, and mozilla-django-oidc's extension points."""
 
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, connections
 from django.test import RequestFactory
 
-from django_quota import accounts
+from django_quota import accounts, connecting
 from django_quota.backends import QuotaBackend
 from django_quota.exceptions import SignInFailed
-from django_quota.id_token import Identity
 from django_quota.models import ProviderAccount
+from django_quota.oidc.id_token import Identity
+from django_quota.signals import account_linked
+from tests.helpers.concurrency import begin_together
+from tests.shown import listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,7 +69,7 @@ class TestIdentity:
 
     def test_who_replaced_their_wallet_can_sign_in_with_the_old_one_again(self) -> None:
         first = sign_in(identity("sub-1"))
-        accounts.connect(
+        connecting.connect(
             first, external_id="sub-2", issuer="https://api.usequota.ai", replaces="sub-1"
         )
         assert sign_in(identity("sub-1")) != first
@@ -77,12 +77,10 @@ class TestIdentity:
 
     def test_the_case_of_a_sub_matters(self) -> None:
         first = sign_in(identity("Sub"))
-        if connection.vendor == "mysql":  # its unique index does not see the difference
-            assert refused(identity("sub")) == "account_conflict"
-        else:
-            assert sign_in(identity("sub")) != first
+        assert sign_in(identity("sub")) != first
 
     def test_a_superusers_email_opens_nothing(self, settings: Any) -> None:
+        settings.QUOTA_ALLOW_DUPLICATE_EMAIL = True
         root = User.objects.create_superuser("root", "root@example.com", "x")
         for claim in (False, True):
             for link in (False, True):
@@ -94,18 +92,65 @@ class TestIdentity:
                 assert user != root
                 assert not user.is_staff and not user.is_superuser
 
+    def test_a_password_set_after_connecting_ends_the_way_in(self) -> None:
+        """A second factor may come with it, and the wallet would go round it."""
+        user = User.objects.create_user("ada")
+        connecting.connect(user, external_id="sub-1", issuer="https://api.usequota.ai")
+        assert sign_in(identity("sub-1")) == user
+        user.set_password("correct horse")
+        user.save()
+        assert refused(identity("sub-1")) == "wallet_only"
+
+    def test_a_setting_taken_back_ends_the_way_in(self, settings: Any) -> None:
+        settings.QUOTA_CONNECT_SIGNS_IN = True
+        user = User.objects.create_user("ada", password="x")
+        connecting.connect(user, external_id="sub-1", issuer="https://api.usequota.ai")
+        assert sign_in(identity("sub-1")) == user
+        settings.QUOTA_CONNECT_SIGNS_IN = False
+        assert refused(identity("sub-1")) == "wallet_only"
+
+    def test_a_replaced_wallet_is_the_way_in_that_the_old_one_was(self) -> None:
+        user = sign_in(identity("sub-1"))
+        user.set_password("x")
+        user.save()
+        connecting.connect(
+            user, external_id="sub-2", issuer="https://api.usequota.ai", replaces="sub-1"
+        )
+        assert sign_in(identity("sub-2")) == user
+
+    def test_known_email_makes_no_second_user(self) -> None:
+        User.objects.create_user("ada", "Ada@example.com", "x")
+        who = identity(email="ada@example.com", email_verified=True)
+        assert refused(who) == "email_known"
+        assert User.objects.count() == 1
+
+    def test_known_email_is_named_where_sign_up_is_closed(self, settings: Any) -> None:
+        """They have an account: that there are no new ones would leave them nowhere."""
+        settings.QUOTA_CREATE_USER = False
+        User.objects.create_user("ada", "ada@example.com", "x")
+        assert refused(identity(**verified("ada@example.com"))) == "email_known"
+        assert refused(identity(email="ada@example.com")) == "sign_up_closed"
+
+    def test_known_email_of_the_person_who_signs_in_twice_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other sign-in has made the user between our looks."""
+        who = identity(email="ada@example.com", email_verified=True)
+        real = accounts.is_email_known
+
+        def meanwhile(identity: Identity) -> bool:
+            monkeypatch.setattr(accounts, "is_email_known", real)
+            sign_in(who)
+            return real(identity)
+
+        monkeypatch.setattr(accounts, "is_email_known", meanwhile)
+        assert sign_in(who) == User.objects.get()
+
     def test_two_first_sign_ins_at_once_make_one_user(self) -> None:
-        barrier = Barrier(8)
-
         def run() -> Any:
-            barrier.wait()
-            try:
-                return sign_in(identity(email="ada@example.com")).pk
-            finally:
-                connections.close_all()
+            return sign_in(identity(email="ada@example.com")).pk
 
-        with ThreadPoolExecutor(8) as pool:
-            users = {f.result() for f in [pool.submit(run) for _ in range(8)]}
+        users = set(begin_together([run] * 8))
         assert len(users) == 1
         assert User.objects.count() == ProviderAccount.objects.count() == 1
 
@@ -124,25 +169,89 @@ class TestIdentity:
 
     def test_disconnected_people_find_their_account_again(self) -> None:
         user = sign_in(identity())
-        accounts.disconnect(user)
+        connecting.disconnect(user)
         assert sign_in(identity()) == user
 
     def test_disconnecting_takes_back_what_connect_wallet_gave(self) -> None:
         """The wallet may have been somebody else's, who could sign in as this user from then on."""
         user = User.objects.create_user("ada", "ada@example.com", "password")
-        accounts.connect(user, external_id="sub-of-somebody", issuer="https://api.usequota.ai")
-        accounts.disconnect(user)
+        connecting.connect(user, external_id="sub-of-somebody", issuer="https://api.usequota.ai")
+        connecting.disconnect(user)
         assert sign_in(identity("sub-of-somebody")) != user
+
+
+class TestLinksThatStay:
+    """The link of a disconnected wallet stays only where it is the user's one way in."""
+
+    def test_of_a_user_whom_a_sign_in_made(self) -> None:
+        user = sign_in(identity())
+        assert connecting.disconnect(user) is True
+        assert sign_in(identity()) == user
+
+    def test_not_once_that_user_has_a_password(self) -> None:
+        user = sign_in(identity())
+        user.set_password("password")
+        user.save()
+        assert connecting.disconnect(user) is False
+        assert not ProviderAccount.objects.exists()
+
+    def test_not_of_a_user_of_another_login(self) -> None:
+        """RemoteUser, LDAP, SAML, a social login: they have no password either."""
+        user = User.objects.create_user("ada")
+        connecting.connect(user, external_id="sub-of-somebody", issuer="https://api.usequota.ai")
+        assert connecting.disconnect(user) is False
+        assert sign_in(identity("sub-of-somebody")) != user
+
+    def test_not_of_a_user_who_was_linked(self, settings: Any) -> None:
+        settings.QUOTA_LINK_BY_EMAIL = True
+        user = User.objects.create_user("ada", "ada@example.com")
+        assert sign_in(identity(**verified("ada@example.com"))) == user
+        assert connecting.disconnect(user) is False
+
+    def test_of_another_wallet_that_replaces_the_first(self) -> None:
+        user = sign_in(identity("sub-1"))
+        issuer = "https://api.usequota.ai"
+        connecting.connect(user, external_id="sub-2", issuer=issuer, replaces="sub-1")
+        assert connecting.disconnect(user) is True
+        assert sign_in(identity("sub-2")) == user
 
 
 class TestLinkByEmail:
     @pytest.fixture(autouse=True)
     def switched_on(self, settings: Any) -> None:
         settings.QUOTA_LINK_BY_EMAIL = True
+        settings.QUOTA_ALLOW_DUPLICATE_EMAIL = True
 
     def test_links_a_verified_email(self) -> None:
         user = User.objects.create_user("ada", "Ada@Example.com", "x")
         assert sign_in(identity(email="ada@example.com", email_verified=True)) == user
+
+    def test_verified_email_links_nobody_without_the_setting(self, settings: Any) -> None:
+        settings.QUOTA_LINK_BY_EMAIL = False
+        user = User.objects.create_user("ada", "ada@example.com", "x")
+        assert sign_in(identity(**verified("ada@example.com"))) != user
+
+    def test_sends_a_signal_of_its_own(self) -> None:
+        user = User.objects.create_user("ada", "ada@example.com", "x")
+        with listening(account_linked) as heard:
+            sign_in(identity(**verified("ada@example.com")))
+            sign_in(identity(**verified("ada@example.com")))
+            sign_in(identity("sub-2"))
+        assert [(said["user"], said["account"].external_id) for said in heard] == [(user, "sub-1")]
+
+    def test_a_receiver_that_raises_undoes_the_link(self) -> None:
+        def receiver(**said: Any) -> None:
+            raise RuntimeError("the API keys could not be ended")
+
+        User.objects.create_user("ada", "ada@example.com", "x")
+        account_linked.connect(receiver)
+        try:
+            with pytest.raises(RuntimeError):
+                sign_in(identity(**verified("ada@example.com")))
+        finally:
+            account_linked.disconnect(receiver)
+        assert not ProviderAccount.objects.exists()
+        assert User.objects.get().has_usable_password()
 
     def test_the_password_of_whoever_made_that_user_opens_nothing(self) -> None:
         """Nobody has shown that they own the address, and now there is a wallet behind it."""

@@ -10,7 +10,6 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_quota import reencryption
 from django_quota.models import (
     PendingRevocation,
     ProviderAccount,
@@ -18,6 +17,8 @@ from django_quota.models import (
     UsageRecord,
     WebhookEvent,
 )
+from django_quota.oidc import endpoints
+from django_quota.tokens import reencryption
 from tests.sandbox_client import Person, Sandbox
 from tests.shown import SECRET
 
@@ -181,6 +182,15 @@ class TestPages:
         token.refresh_from_db()
         assert token.scope != "y"
 
+    def test_saving_the_page_of_a_token_writes_nothing(
+        self, admin: Client, token: QuotaToken
+    ) -> None:
+        """A renewal may have replaced the tokens since the page's row was read."""
+        with CaptureQueriesContext(connection) as queries:
+            assert admin.post(f"{TOKENS}{token.pk}/change/", {}).status_code == 302
+        written = [q["sql"] for q in queries if q["sql"].startswith("UPDATE")]
+        assert not any("django_quota_quotatoken" in sql for sql in written)
+
 
 class TestReadOnly:
     @pytest.mark.parametrize("model", [UsageRecord, WebhookEvent])
@@ -239,6 +249,17 @@ class TestActions:
         assert not QuotaToken.objects.exists()
         assert not PendingRevocation.objects.exists()
         assert sandbox.requests() == ["POST /oauth/revoke"]
+
+    def test_revoke_asks_quota_after_the_commit_under_atomic_requests(
+        self, admin: Client, token: QuotaToken, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[bool] = []
+        monkeypatch.setattr(
+            endpoints, "revoke", lambda token, hint: asked.append(connection.in_atomic_block)
+        )
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        assert "1 token revoked" in act(admin, "revoke_tokens").content.decode()
+        assert asked == [False]
 
     def test_require_sign_in(self, admin: Client, token: QuotaToken) -> None:
         assert "1 user must sign in again" in act(admin, "require_sign_in").content.decode()

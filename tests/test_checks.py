@@ -6,17 +6,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import ERROR, WARNING, CheckMessage
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import connections
 from django.test import override_settings
+from django.urls import get_script_prefix, set_script_prefix
 
 from django_quota.backends import QuotaBackend
-from django_quota.checks import check_encryption_key, check_installation, check_settings
+from django_quota.checks import (
+    check_encryption_key,
+    check_installation,
+    check_settings,
+    check_surroundings,
+)
 
 ROOT = Path(__file__).parent.parent
 BOTH = [
@@ -51,6 +60,57 @@ def run_check() -> str:
     with pytest.raises(SystemCheckError) as raised:
         call_command("check")
     return str(raised.value)
+
+
+class TestSurroundings:
+    @pytest.fixture(autouse=True)
+    def clean_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def ids(self) -> list[str | None]:
+        return [message.id for message in check_surroundings()]
+
+    def test_that_are_sound(self) -> None:
+        assert self.ids() == []
+
+    @pytest.mark.parametrize("hosts", [["*"], ["app.example", "*"]])
+    def test_any_host_without_a_fixed_callback(self, hosts: list[str], settings: Any) -> None:
+        settings.ALLOWED_HOSTS = hosts
+        (message,) = check_surroundings()
+        assert (message.id, message.level) == ("django_quota.W014", WARNING)
+        assert "QUOTA_REDIRECT_URI" in str(message.hint)
+
+    def test_any_host_with_a_fixed_callback(self, settings: Any) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        settings.QUOTA_REDIRECT_URI = "https://app.example/auth/quota/callback"
+        assert self.ids() == []
+
+    def test_any_sub_domain(self, settings: Any) -> None:
+        settings.ALLOWED_HOSTS = [".app.example"]
+        assert self.ids() == []
+
+    def test_a_developers_key_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-hush")
+        (message,) = check_surroundings()
+        assert (message.id, message.level) == ("django_quota.W015", WARNING)
+        assert "hush" not in str(message)
+
+    def test_an_empty_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "")
+        assert self.ids() == []
+
+    def test_a_key_where_no_wallet_is_billed(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-hush")
+        settings.QUOTA_SCOPES = "openid email"
+        settings.QUOTA_CONNECT_SCOPES = "credits.read"
+        assert self.ids() == []
+
+    def test_of_settings_that_are_wrong_are_not_looked_at(self, settings: Any) -> None:
+        settings.ALLOWED_HOSTS = ["*"]
+        settings.QUOTA_BASE_URL = "nonsense"
+        assert self.ids() == []
 
 
 def test_a_sound_project_has_nothing_to_mend() -> None:
@@ -102,6 +162,12 @@ class TestOtherSettings:
             ("QUOTA_REDIRECT_URI", "/auth/quota/callback"),
             ("QUOTA_POST_LOGOUT_REDIRECT_URI", "/"),
             ("QUOTA_ERROR_URL", ""),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", "app.example"),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", ["*"]),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", [""]),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", ["https://app.example"]),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", ["app.example:8000"]),
+            ("QUOTA_ALLOWED_NEXT_HOSTS", [7]),
             ("QUOTA_TIMEOUT", "3"),
             ("QUOTA_TIMEOUT", 0),
             ("QUOTA_DEADLINE", 0),
@@ -161,6 +227,7 @@ class TestEncryptionKey:
         with override_settings(FIELD_ENCRYPTION_KEY=None):
             assert run_check().count("Fernet.generate_key()") == 1
 
+    @pytest.mark.process
     def test_the_command_that_makes_one_works(self) -> None:
         with override_settings(FIELD_ENCRYPTION_KEY=None):
             message = only("django_quota.E003")
@@ -195,6 +262,23 @@ class TestInstallation:
         message = only("django_quota.W003", WARNING)
         assert "django_quota.middleware.QuotaMiddleware" in str(message.hint)
 
+    @pytest.mark.parametrize(
+        ("backend", "ok"),
+        [
+            ("filebased.FileBasedCache", False),
+            ("dummy.DummyCache", False),
+            ("locmem.LocMemCache", True),
+            ("db.DatabaseCache", True),
+            ("memcached.PyMemcacheCache", True),
+            ("redis.RedisCache", True),
+        ],
+    )
+    def test_cache_whose_add_is_not_atomic(self, settings: Any, backend: str, ok: bool) -> None:
+        path = f"django.core.cache.backends.{backend}"
+        settings.CACHES = {"default": {"BACKEND": path, "LOCATION": "kept"}}
+        found = [message for message in check_installation() if message.id == "django_quota.W005"]
+        assert [str(message.hint)[:12] for message in found] == ([] if ok else ["Use Redis or"])
+
     @pytest.mark.parametrize("backend", ["db.DatabaseCache", "locmem.LocMemCache"])
     @pytest.mark.parametrize("atomic", [True, False])
     def test_a_cache_in_the_transactions_of_requests(
@@ -203,10 +287,53 @@ class TestInstallation:
         where = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "kept"}
         settings.CACHES = {"default": where}
         monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", atomic)
-        if atomic and backend == "db.DatabaseCache":
-            assert "Redis" in str(only("django_quota.W004", WARNING).hint)
-        else:
-            assert found() == []
+        hints = [str(message.hint) for message in found() if message.id == "django_quota.W004"]
+        assert ["Redis" in hint for hint in hints] == (
+            [True] if atomic and backend == "db.DatabaseCache" else []
+        )
+
+    @pytest.mark.parametrize(
+        ("vendor", "options", "said"),
+        [
+            ("sqlite", {}, "SQLite cannot renew"),
+            ("postgresql", {"pool": True}, "connection pool"),
+            ("postgresql", {}, None),
+        ],
+    )
+    def test_a_request_in_a_transaction_names_the_decorator(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        vendor: str,
+        options: dict[str, Any],
+        said: str | None,
+    ) -> None:
+        connection = connections["default"]
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+        monkeypatch.setattr(type(connection), "vendor", vendor)
+        messages = [message for message in found() if message.id == "django_quota.W010"]
+        assert len(messages) == bool(said)
+        assert all(str(said) in message.msg for message in messages)
+        assert all("@quota_required" in str(message.hint) for message in messages)
+
+    @pytest.mark.parametrize("create", [True, False])
+    def test_a_site_that_is_closed_to_new_users(self, settings: Any, create: bool) -> None:
+        settings.REGISTRATION_OPEN, settings.QUOTA_CREATE_USER = False, create
+        assert [message.id for message in found()] == ["django_quota.W013"] * create
+
+    @pytest.mark.parametrize(("is_open", "said"), [(True, []), (False, ["django_quota.W013"])])
+    def test_allauth_that_is_closed_to_new_users(
+        self, monkeypatch: pytest.MonkeyPatch, is_open: bool, said: list[str]
+    ) -> None:
+        adapter = SimpleNamespace(is_open_for_signup=lambda request: is_open)
+        module = SimpleNamespace(get_adapter=lambda: adapter)
+        for name in ("allauth", "allauth.account", "allauth.account.adapter"):
+            monkeypatch.setitem(sys.modules, name, module)
+        installed = apps.is_installed
+        monkeypatch.setattr(
+            apps, "is_installed", lambda name: name == "allauth.account" or installed(name)
+        )
+        assert [message.id for message in found()] == said
 
     @pytest.mark.parametrize("value", ["Strict", "strict", "STRICT"])
     def test_a_strict_session_cookie_breaks_every_sign_in(self, value: str) -> None:
@@ -221,6 +348,7 @@ class TestInstallation:
             assert found() == []
 
 
+@pytest.mark.process
 class TestCommandLine:
     """A real `manage.py check`: what is wrong with FIELD_ENCRYPTION_KEY is wrong at import."""
 
@@ -279,6 +407,33 @@ class TestErrorURL:
         (message,) = check_installation()
         assert message.id == "django_quota.E005"
         assert 'include("django_quota.urls")' in str(message.hint)
+
+    @pytest.fixture
+    def login_required(self, settings: Any) -> None:
+        name = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, name]
+
+    @pytest.mark.parametrize("prefix", ["/", "/sub/"])
+    def test_that_nobody_sees_who_is_not_signed_in(
+        self, settings: Any, login_required: None, prefix: str
+    ) -> None:
+        settings.QUOTA_ERROR_URL = "home"
+        before = get_script_prefix()
+        set_script_prefix(prefix)
+        try:
+            (message,) = check_installation()
+        finally:
+            set_script_prefix(before)
+        assert (message.id, message.level) == ("django_quota.W006", WARNING)
+        assert "@login_not_required" in str(message.hint)
+
+    @pytest.mark.parametrize(
+        "url", ["django_quota:error", "/says-why?a=b", "/nowhere", "https://other.example/"]
+    )
+    def test_that_everybody_sees(self, settings: Any, login_required: None, url: str) -> None:
+        settings.ROOT_URLCONF = "tests.urls_circles"
+        settings.QUOTA_ERROR_URL = url
+        assert check_installation() == []
 
     def test_may_be_a_path(self, settings: Any) -> None:
         settings.QUOTA_ERROR_URL = "/#sign-in"

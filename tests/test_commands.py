@@ -15,9 +15,16 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command, get_commands
 from django.db import OperationalError, connection
 from django.utils import timezone
+from dotenv import dotenv_values
 
-from django_quota import accounts, discovery, provider, reencryption
+from django_quota import connecting, doctor
+from django_quota.ai import factory
+from django_quota.exceptions import ProviderUnavailable
+from django_quota.management.exit_codes import NEEDS_YOU, TRY_AGAIN
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.oidc import discovery, endpoints
+from django_quota.tokens import reencryption, revocation
+from tests import signing
 from tests.light_provider import LightProvider
 from tests.sandbox_client import SCOPES, Person, Sandbox
 from tests.tiny_server import TinyServer, json_answer
@@ -67,7 +74,7 @@ class TestRegisterApp:
     def test_an_unknown_scope_is_named_and_those_that_there_are(self) -> None:
         with pytest.raises(CommandError) as caught:
             register(name="My App", redirect_uri=[URI], scope=["models.read"])
-        asked, known = str(caught.value).split("It knows: ")
+        asked, known = str(caught.value).split("It supports: ")
         assert f"{' '.join(SCOPES)} models.read." in asked
         assert "credits.spend" in known and "models.read" not in known
 
@@ -122,12 +129,58 @@ class TestRegisterApp:
         assert env.stat().st_mode & 0o777 == 0o600
         assert "quota_secret_" not in out
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "FIELD_ENCRYPTION_KEY={key}\nSESSION_SECRET=old\n",
+            "FIELD_ENCRYPTION_KEY = \"{key}\"\nSESSION_SECRET = 'old'\n",
+            "export FIELD_ENCRYPTION_KEY={key}\nexport SESSION_SECRET=old\n",
+            "FIELD_ENCRYPTION_KEY={key}\r\nSESSION_SECRET=old\r\n",
+            "\ufeffFIELD_ENCRYPTION_KEY={key}\nSESSION_SECRET=old",
+            "  FIELD_ENCRYPTION_KEY={key}\n\tSESSION_SECRET=old # mine\n",
+        ],
+    )
+    def test_keeps_the_keys_that_are_in_force(self, tmp_path: Path, text: str) -> None:
+        """With new ones no stored token could be read, and every session would end."""
+        env, key = tmp_path / ".env", Fernet.generate_key().decode()
+        env.write_bytes(text.format(key=key).encode())
+
+        register(name="My App", redirect_uri=[URI], env_file=env)
+
+        there = dotenv_values(env)
+        assert (there["FIELD_ENCRYPTION_KEY"], there["SESSION_SECRET"]) == (key, "old")
+        assert str(there["QUOTA_CLIENT_ID"]).startswith("quota_client_")
+        old = tmp_path / ".env.old"
+        assert old.read_text() == text.format(key=key).removeprefix("\ufeff").replace("\r\n", "\n")
+        assert old.stat().st_mode & 0o777 == 0o600
+
+    def test_makes_no_key_beside_a_line_that_cannot_be_read(self, tmp_path: Path) -> None:
+        env = tmp_path / ".env"
+        env.write_text('FIELD_ENCRYPTION_KEY="not closed\n')
+
+        said = register(name="My App", redirect_uri=[URI], env_file=env)
+
+        assert "FIELD_ENCRYPTION_KEY" not in said
+        assert env.read_text().startswith('FIELD_ENCRYPTION_KEY="not closed\n')
+
+    def test_a_file_in_another_encoding_is_left_alone(self, tmp_path: Path) -> None:
+        env = tmp_path / ".env"
+        env.write_bytes("NAME=Zo\u00eb\n".encode("latin-1"))
+        with pytest.raises(CommandError, match="not UTF-8"):
+            register(name="My App", redirect_uri=[URI], env_file=env)
+        assert env.read_bytes() == b"NAME=Zo\xeb\n"
+
+    def test_without_python_dotenv(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "dotenv.parser", None)
+        with pytest.raises(CommandError, match="pip install python-dotenv"):
+            register(name="My App", redirect_uri=[URI], env_file=tmp_path / ".env")
+
     def test_says_which_app_it_has_replaced(self, tmp_path: Path) -> None:
         env = tmp_path / ".env"
         assert "no longer" not in register(name="My App", redirect_uri=[URI], env_file=env)
         before = values(env.read_text())["QUOTA_CLIENT_ID"]
         said = register(name="My App", redirect_uri=[URI], env_file=env)
-        assert f"{before} is no longer there" in said
+        assert f"{before} was replaced" in said
 
     def test_changes_an_app_and_keeps_its_secret(self, sandbox: Sandbox, tmp_path: Path) -> None:
         env = tmp_path / ".env"
@@ -165,7 +218,7 @@ class TestRegisterApp:
 
     def test_refused_by_quota(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QUOTA_SESSION_TOKEN", "sess_wrong")
-        with pytest.raises(CommandError, match="Is the session token right") as caught:
+        with pytest.raises(CommandError, match="Check that the session token is right") as caught:
             register(name="My App", redirect_uri=[URI])
         assert "sess_wrong" not in str(caught.value)
 
@@ -199,8 +252,8 @@ class TestCheck:
 
     def test_all_well(self, sandbox: Sandbox) -> None:
         lines = self.check()
-        assert [line[:4] for line in lines] == ["ok  "] * 6
-        assert sandbox.origin in lines[3]
+        assert [line[:4] for line in lines] == ["ok  "] * 8
+        assert sandbox.origin in lines[4]
 
     def test_settings(self, settings: Any) -> None:
         del settings.QUOTA_CLIENT_ID
@@ -210,11 +263,11 @@ class TestCheck:
 
     def test_quota_down(self, settings: Any) -> None:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
-        assert self.check()[3].startswith("FAIL  discovery: Quota cannot be reached")
+        assert self.check()[4].startswith("FAIL  discovery: Quota cannot be reached")
 
     def test_an_issuer_prints_the_line_to_paste(self, sandbox: Sandbox) -> None:
         sandbox.set(issuer="https://www.usequota.ai")
-        assert 'QUOTA_ISSUER = "https://www.usequota.ai"' in self.check()[3]
+        assert 'QUOTA_ISSUER = "https://www.usequota.ai"' in self.check()[4]
 
     def test_a_wrong_secret(self, sandbox: Sandbox, settings: Any) -> None:
         settings.QUOTA_CLIENT_SECRET = "quota_secret_wrong"
@@ -222,27 +275,60 @@ class TestCheck:
         assert lines[-2].startswith("FAIL  client: Quota refused the client (invalid_client)")
         assert "quota_secret_wrong" not in str(lines)
 
+    def test_no_revocation_offered_sends_nothing(self, settings: Any) -> None:
+        with TinyServer() as server:
+            settings.QUOTA_BASE_URL = server.origin
+            server.on("/.well-known/openid-configuration", json_answer({"issuer": server.origin}))
+            server.on("/.well-known/jwks.json", json_answer({"keys": [signing.jwk("k1")]}))
+
+            lines = self.check()
+
+            assert lines[-2].startswith("ok    client: Quota offers no revocation")
+            assert {seen.method for seen in server.requests} == {"GET"}
+
+    def test_ai_calls_that_do_not_reach_quota(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail() -> None:
+            raise ProviderUnavailable("The AI call got no answer (connection refused).")
+
+        monkeypatch.setattr(factory, "find_models", fail)
+        assert self.check()[-2].startswith("FAIL  AI calls: The AI call got no answer")
+
+    def test_ai_calls_without_the_sdk(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+        assert self.check()[-1] == (
+            "ok    AI calls: not checked, because the OpenAI SDK is not installed"
+        )
+
+    def test_asks_for_the_models_once_and_for_no_money(self, sandbox: Sandbox) -> None:
+        sandbox.forget_requests()
+        assert self.check()[-1] == "ok    AI calls: Quota answers the OpenAI SDK"
+        assert sandbox.requests()[-1] == "GET /v1/models"
+
     def test_a_wrong_key_does_not_hide_the_rest(self, sandbox: Sandbox, settings: Any) -> None:
         settings.FIELD_ENCRYPTION_KEY = "x"
         marks = [line[:4] for line in self.check()]
-        assert marks == ["ok  ", "FAIL", "FAIL", "ok  ", "ok  ", "ok  ", "fail"]
+        assert marks == ["ok  ", "FAIL", "ok  ", "FAIL", "ok  ", "ok  ", "ok  ", "ok  ", "fail"]
 
     def test_unreadable_tokens(self, sandbox: Sandbox) -> None:
         PendingRevocation.objects.create(token="quota_refresh_hush")
         pending = PendingRevocation.objects.create(token="quota_refresh_hush")
-        assert self.check()[2].startswith("ok    stored tokens: the 2 oldest and newest can be")
+        assert self.check()[3].startswith("ok    stored tokens: the 2 oldest and newest can be")
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE django_quota_pendingrevocation SET token = 'spoilt' WHERE id = %s",
                 [pending.pk],
             )
         lines = self.check()
-        assert lines[2].startswith(
+        assert lines[3].startswith(
             "FAIL  stored tokens: 1 of the 2 oldest and newest cannot be decrypted (such as "
             f"PendingRevocation {pending.pk}: token); `manage.py quota_reencrypt_tokens --dry-run`"
         )
         assert "spoilt" not in str(lines) and "hush" not in str(lines)
-        assert lines[-2].startswith("ok    client")  # the rest is looked at all the same
+        assert lines[-3].startswith("ok    client")  # the rest is looked at all the same
 
     def test_before_the_tables_are_made(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
@@ -251,13 +337,13 @@ class TestCheck:
             raise OperationalError("no such table")
 
         monkeypatch.setattr(reencryption, "sample", missing)
-        assert "`manage.py migrate`" in self.check()[2]
+        assert "`manage.py migrate`" in self.check()[3]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> None:
     person.sign_in()
-    accounts.disconnect(get_user_model().objects.get())
+    connecting.disconnect(get_user_model().objects.get())
     out = io.StringIO()
     call_command("quota_prune", stdout=out)
     assert (
@@ -266,13 +352,13 @@ def test_prune_revokes_what_was_dropped(person: Person, sandbox: Sandbox) -> Non
     assert not PendingRevocation.objects.exists()
 
 
-def run(name: str, *arguments: str) -> tuple[str, str]:
-    """What it prints, and the message that it fails with (its exit code is 1 then), or ""."""
+def run(name: str, *arguments: str, code: int = NEEDS_YOU) -> tuple[str, str]:
+    """What it prints, and the message that it fails with (its exit code is `code` then), or ""."""
     out = io.StringIO()
     try:
         call_command(name, *arguments, stdout=out)
     except CommandError as error:
-        assert error.returncode == 1
+        assert error.returncode == code
         return out.getvalue(), str(error)
     return out.getvalue(), ""
 
@@ -304,21 +390,29 @@ class TestBulkCommands:
     def test_refresh_is_content_when_a_user_must_sign_in(
         self, token: QuotaToken, quota: LightProvider
     ) -> None:
-        provider.revoke(token.refresh_token, "refresh_token")
+        endpoints.revoke(token.refresh_token.reveal(), "refresh_token")
         out, error = run("quota_refresh_tokens", "--within", "30", "--rate", "1000")
         assert (out[:39], error) == ("0 tokens renewed, 1 need a new sign-in,", "")
 
-    def test_refresh_fails_when_something_is_worth_a_look(
-        self, token: QuotaToken, quota: LightProvider
+    def test_refresh_tells_a_bad_hour_from_a_broken_set_up(
+        self, token: QuotaToken, quota: LightProvider, settings: Any
     ) -> None:
+        within = ("--within", "30")
         quota.set(fail={"ada": 500})
-        out, error = run("quota_refresh_tokens", "--within", "30")
+        out, error = run("quota_refresh_tokens", *within, code=TRY_AGAIN)
         assert "1 failed" in out and "the log" in error
         quota.set(client_secret="another")
-        assert (
-            "ended early: Quota refused the client"
-            in run("quota_refresh_tokens", "--within", "30")[1]
-        )
+        error = run("quota_refresh_tokens", *within, code=NEEDS_YOU)[1]
+        assert "ended early: Quota refused the client" in error
+        settings.FIELD_ENCRYPTION_KEY = Fernet.generate_key().decode()
+        out, error = run("quota_refresh_tokens", *within, code=NEEDS_YOU)
+        assert "1 unreadable" in out and "the log" in error
+
+    def test_refresh_while_quota_is_away_is_a_bad_hour(
+        self, token: QuotaToken, settings: Any
+    ) -> None:
+        settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
+        assert run("quota_refresh_tokens", "--within", "30", code=TRY_AGAIN)[1]
 
     @pytest.mark.parametrize(
         "arguments", [("--rate", "0"), ("--rate", "nan"), ("--within", "-1"), ("--within", "soon")]
@@ -338,11 +432,11 @@ class TestBulkCommands:
         assert error == ""
         assert out == (
             "1 values under the newest key, 0 under an older one, 0 unreadable\n"
-            "The older keys may go, as far as django_quota's tables need them.\n"
+            "django_quota's tables no longer need the older keys.\n"
         )
         settings.FIELD_ENCRYPTION_KEY = settings.FIELD_ENCRYPTION_KEY[0]
         token.refresh_from_db(fields=["refresh_token"])
-        assert token.refresh_token == "quota_refresh_ada.0"
+        assert token.refresh_token.reveal() == "quota_refresh_ada.0"
 
     def test_reencrypt_names_what_it_cannot_read(self, token: QuotaToken, settings: Any) -> None:
         settings.FIELD_ENCRYPTION_KEY = Fernet.generate_key().decode()
@@ -356,12 +450,36 @@ class TestBulkCommands:
         out, error = run("quota_reencrypt_tokens")
         assert out == "" and "not a Fernet key" in error and "hush" not in error
 
-    def test_prune_fails_when_quota_does(self, settings: Any) -> None:
+    def test_prune_while_quota_is_away_is_a_bad_hour(self, settings: Any) -> None:
         settings.QUOTA_BASE_URL = "http://127.0.0.1:9"
         PendingRevocation.objects.create(token="quota_refresh_ada.0")
-        out, error = run("quota_prune")
+        out, error = run("quota_prune", code=TRY_AGAIN)
         assert out == "0 tokens revoked, 0 wiped unrevoked, 1 left; 0 webhook events deleted\n"
-        assert "Quota cannot be reached" in error
+        assert "Quota cannot be reached" in error and "next run" in error
+
+    def test_prune_of_a_token_that_quota_does_not_revoke_is_a_bad_hour(
+        self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(token: str, hint: str) -> None:
+            raise ProviderUnavailable("HTTP 500")
+
+        monkeypatch.setattr(endpoints, "revoke", refuse)
+        PendingRevocation.objects.create(token="quota_refresh_ada.0")
+        assert "the log" in run("quota_prune", code=TRY_AGAIN)[1]
+
+    def test_prune_without_a_client_is_a_broken_set_up(self, settings: Any) -> None:
+        settings.QUOTA_CLIENT_ID = ""
+        PendingRevocation.objects.create(token="quota_refresh_ada.0")
+        assert "QUOTA_CLIENT_ID" in run("quota_prune", code=NEEDS_YOU)[1]
+
+    def test_prune_while_the_database_is_away_is_a_bad_hour(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away(*args: Any) -> None:
+            raise OperationalError("server closed the connection")
+
+        monkeypatch.setattr(revocation, "_waiting", away)
+        assert "OperationalError" in run("quota_prune", code=TRY_AGAIN)[1]
 
     @pytest.mark.parametrize(
         "command", ["quota_refresh_tokens", "quota_reencrypt_tokens", "quota_prune"]
@@ -380,6 +498,7 @@ class TestBulkCommands:
         assert "Exit code: 0 if" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.process
 def test_no_command_takes_a_token_as_an_argument() -> None:
     """Other users of the machine could read it in the list of processes."""
     for command in get_commands():

@@ -10,7 +10,8 @@ import pytest
 from django.conf import Settings as ProjectSettings
 from django.test import override_settings
 
-from django_quota.conf import Settings, get_settings, origin, problems, unknown_names
+from django_quota.conf import Settings, get_settings, problems, unknown_names
+from django_quota.conf.origins import origin
 from django_quota.exceptions import ConfigurationError
 
 SECONDS = ["REFRESH_LEEWAY", "CLOCK_SKEW", "BALANCE_TTL"]
@@ -164,6 +165,29 @@ class TestURLs:
     def test_without_tls_elsewhere_than_here(self, name: str, value: str) -> None:
         assert "must use https" in refusal(f"QUOTA_{name}", value)
 
+    @pytest.mark.parametrize("name", URLS)
+    def test_without_tls_in_another_container(self, name: str) -> None:
+        value = "http://quota:5281"
+        assert "set QUOTA_ALLOW_HTTP = True; DEBUG has to be on" in refusal(f"QUOTA_{name}", value)
+        with override_settings(QUOTA_ALLOW_HTTP=True, DEBUG=True, **{f"QUOTA_{name}": value}):
+            assert problems() == {}
+            assert getattr(get_settings(), name.lower()) == value
+            with override_settings(DEBUG=False):
+                assert f"QUOTA_{name} must use https" in str(problems()[f"QUOTA_{name}"])
+                with pytest.raises(ConfigurationError, match="must use https"):
+                    get_settings()
+
+    @pytest.mark.parametrize("allow", [False, None, "True", 1, ["quota"]])
+    def test_without_tls_elsewhere_takes_a_plain_true(self, allow: Any) -> None:
+        with override_settings(
+            QUOTA_ALLOW_HTTP=allow, DEBUG=True, QUOTA_BASE_URL="http://quota:5281"
+        ):
+            assert "must use https" in str(problems()["QUOTA_BASE_URL"])
+
+    def test_without_tls_elsewhere_needs_more_than_debug(self) -> None:
+        with override_settings(DEBUG=True):
+            assert "must use https" in refusal("QUOTA_BASE_URL", "http://quota:5281")
+
     @pytest.mark.parametrize("value", ["HTTP://api.usequota.ai", "Http://192.168.0.1"])
     def test_without_tls_in_capitals(self, value: str) -> None:
         assert "must use https" in refusal("QUOTA_BASE_URL", value)
@@ -179,13 +203,38 @@ class TestURLs:
     @pytest.mark.parametrize(
         "value",
         [
-            "https://api.usequota.ai/v1",
             "https://api.usequota.ai?a=b",
             "https://api.usequota.ai#top",
+            "https://gateway.example/quota?a=b",
+            "https://gateway.example/quota;a=b",
+            "https://gateway.example/quota/../admin",
+            "https://gateway.example/./quota",
+            "https://gateway.example/quota//v1",
+            "https://gateway.example/%2e%2e/quota",
+            "https://gateway.example/my quota",
+            "https://gateway.example/qu\u00f6ta",
+            "https://gateway.example/quota\\@evil.example",
         ],
     )
-    def test_base_url_is_an_origin(self, value: str) -> None:
+    def test_base_url_has_no_more_than_a_path(self, value: str) -> None:
         assert "QUOTA_BASE_URL" in refusal("QUOTA_BASE_URL", value)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "https://api.usequota.ai/v1",
+            "https://api.usequota.ai/v1/",
+            "https://gateway.example/quota/v1",
+        ],
+    )
+    def test_base_url_that_ends_in_v1_says_what_to_leave_out(self, value: str) -> None:
+        assert "must not end in /v1" in refusal("QUOTA_BASE_URL", value)
+
+    @pytest.mark.parametrize("end", ["", "/"])
+    def test_base_url_may_have_the_path_of_a_gateway(self, end: str) -> None:
+        url = "https://gateway.example:8443/apis/quota-2.0_eu"
+        with override_settings(QUOTA_BASE_URL=url + end):
+            assert get_settings().base_url == url
 
     def test_base_url_may_end_in_a_slash(self) -> None:
         with override_settings(QUOTA_BASE_URL="https://api.usequota.ai/"):

@@ -1,4 +1,4 @@
-"""What the README says is what the code does."""
+"""What README and docs say is what the code does."""
 
 import ast
 import importlib
@@ -10,23 +10,27 @@ from typing import Any
 
 import pytest
 
-from django_quota import bulk, leases, revocation, webhooks
 from django_quota.conf import REQUIRED, Settings
-from django_quota.current import CurrentQuota
-from django_quota.messages import SIGN_IN_ERRORS, VIEW_ERRORS
 from django_quota.models import REVOCATION_PERIOD
 from django_quota.templatetags import quota
 from django_quota.templatetags.quota import register
+from django_quota.tokens import bulk, leases, revocation
 from django_quota.urls import urlpatterns
+from django_quota.web import webhook_delivery
+from django_quota.web.current import CurrentQuota
+from django_quota.web.messages import SIGN_IN_ERRORS, VIEW_ERRORS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text()
+SETTINGS = (ROOT / "docs/settings.rst").read_text()
+TEMPLATES = (ROOT / "docs/templates.rst").read_text()
+ALL = README + "".join(page.read_text() for page in sorted((ROOT / "docs").glob("*.rst")))
 
 
 def table_row(name: str) -> str:
     """The row of the settings table, its continuation lines joined."""
-    found = re.search(rf"^{name} +(.*(?:\n {{20,}}.*)*)", README, re.MULTILINE)
-    assert found is not None, f"{name} is not in the README"
+    found = re.search(rf"^{name} +(.*(?:\n {{20,}}.*)*)", SETTINGS, re.MULTILINE)
+    assert found is not None, f"{name} is not in docs/settings.rst"
     return re.sub(r"\s+", " ", found[1])
 
 
@@ -46,17 +50,17 @@ def test_each_setting_is_listed_with_its_default(field: "Field[Any]") -> None:
 
 
 def test_no_setting_is_listed_that_is_none() -> None:
-    listed = set(re.findall(r"^(QUOTA_[A-Z_]+) ", README, re.MULTILINE))
+    listed = set(re.findall(r"^(QUOTA_[A-Z_]+) ", SETTINGS, re.MULTILINE))
     assert listed == {f"QUOTA_{field.name.upper()}" for field in fields(Settings)}
 
 
 @pytest.mark.parametrize("name", [str(pattern.name) for pattern in urlpatterns])
 def test_each_url_is_listed(name: str) -> None:
-    assert re.search(rf"^(``\w+`` )?``{name}`` ", README, re.MULTILINE), name
+    assert re.search(rf"^(``\w+`` )?``{name}`` ", SETTINGS, re.MULTILINE), name
 
 
 def test_codes_in_the_troubleshooting_table_exist() -> None:
-    section = README.split("When something goes wrong")[1].split("\nTemplates\n")[0]
+    section = (ROOT / "docs/troubleshooting.rst").read_text()
     codes = set(re.findall(r"^``(\w+)`` ", section, re.MULTILINE))
     assert codes - {"invalid_redirect_uri"} <= set(SIGN_IN_ERRORS)  # that one is Quota's own
 
@@ -78,17 +82,17 @@ def test_the_page_of_error_codes_says_how_each_state_is_answered() -> None:
 def test_each_tag_is_listed_with_its_arguments(tag: str) -> None:
     parameters = inspect.signature(getattr(quota, tag)).parameters
     given = [name for name in parameters if name != "context"]
-    assert re.search(rf"^``{{% {' '.join([tag, *given])} %}}`` ", README, re.MULTILINE), given
+    assert re.search(rf"^``{{% {' '.join([tag, *given])} %}}`` ", TEMPLATES, re.MULTILINE), given
 
 
 def test_what_request_quota_has_is_listed() -> None:
-    section = README.split("\nrequest.quota\n====")[1].split("\nSecurity\n")[0]
+    section = TEMPLATES.split("\nrequest.quota\n====")[1]
     names = [name for name in vars(CurrentQuota) if not name.startswith("_")]
     assert {"balance", "aconnected"} <= set(names), "the search finds nothing any more"
     assert [name for name in names if not re.search(rf"``{name}(\(\))?``", section)] == []
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"manage\.py (quota_\w+)", README))))
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"manage\.py (quota_\w+)", ALL))))
 def test_each_command_exists(command: str) -> None:
     from django.core.management import get_commands
 
@@ -100,7 +104,7 @@ def cited_tests() -> list[str]:
     text = (ROOT / "docs/security/threat-model.rst").read_text() + (
         ROOT / "SECURITY.md"
     ).read_text()
-    return sorted(set(re.findall(r"`((?:tests/)?(?:hostile/)?test_\w+\.py(?:::\w+)*)`", text)))
+    return sorted(set(re.findall(r"`((?:tests/)?(?:\w+/)?test_\w+\.py(?:::\w+)*)`", text)))
 
 
 @pytest.mark.parametrize("cited", cited_tests())
@@ -121,7 +125,7 @@ def test_the_page_about_background_work_has_its_commands_and_their_exit_codes() 
     for command in ("quota_prune", "quota_refresh_tokens", "quota_reencrypt_tokens"):
         assert re.search(rf"^``{command}`` ", page, re.MULTILINE)
         assert re.search(rf"^{command} ", page, re.MULTILINE)
-    for module, name in re.findall(r"``django_quota\.(\w+)\.(\w+)\(\)``", page):
+    for module, name in re.findall(r"``django_quota\.([\w.]+)\.(\w+)\(\)``", page):
         assert callable(getattr(importlib.import_module(f"django_quota.{module}"), name))
 
 
@@ -129,7 +133,36 @@ def test_the_page_about_background_work_has_the_numbers_of_the_code() -> None:
     page = re.sub(r"\s+", " ", (ROOT / "docs/background-work.rst").read_text())
     assert REVOCATION_PERIOD.days == 30 and "for 30 days" in page
     assert revocation.EVENT_PERIOD.days == 30 and "that came 30 days ago" in page
-    assert webhooks.MAX_AGE.days == 3 and "is accepted (three days)" in page
+    assert webhook_delivery.MAX_AGE.days == 3 and "is accepted (three days)" in page
     assert bulk.OUTAGE == 5 and "Five failures in a row" in page
     assert bulk.LONGEST_PAUSE == 60 and "of more than a minute" in page
     assert leases.MARGIN == 5 and "5 seconds after ``QUOTA_DEADLINE``" in page
+
+
+def test_the_index_lists_each_page() -> None:
+    index = (ROOT / "docs/index.rst").read_text()
+    pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.rst")}
+    listed = {name for name in pages if f"``{name}``" in index}
+    assert pages - listed == {"index.rst", "security/evidence.rst"}
+
+
+@pytest.mark.parametrize("cited", sorted(set(re.findall(r"``(docs/[\w/-]+\.rst)``", ALL))))
+def test_each_page_that_is_cited_exists(cited: str) -> None:
+    assert (ROOT / cited).exists()
+
+
+def test_the_readme_is_short() -> None:
+    """A newcomer reads all of it; the rest is in docs."""
+    assert len(README.splitlines()) <= 160
+
+
+LOGGERS = {"django_quota.answers", "django_quota.sign_in"}
+NAMED = sorted(set(re.findall(r"``(django_quota(?:\.\w+)+)(?:\(.*?\))?``", ALL)) - LOGGERS)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if not re.search(r"\.[EW]\d", name)])
+def test_each_dotted_name_can_be_imported(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    found = importlib.import_module(module)
+
+    assert hasattr(found, attribute) or importlib.import_module(name)

@@ -18,20 +18,16 @@ from typing import Any
 import pytest
 import requests
 
-from tests.browser import opened_page
+from tests.browser import opened_page, shot
+from tests.helpers.programs import free_port
 
-pytestmark = pytest.mark.example
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "example_project" / "demo.py"
+DEMO = ROOT / "tools" / "demo" / "demo.py"
+MANAGE = ROOT / "example_project" / "manage.py"
 ARTIFACTS = ROOT / "artifacts"
 PASSWORD = "quota-demo"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
@@ -93,13 +89,8 @@ def problems() -> list[str]:
 
 @pytest.fixture
 def page(demo: Demo, problems: list[str]) -> Iterator[Any]:
-    ARTIFACTS.mkdir(exist_ok=True)
     with opened_page(problems) as page:
         yield page
-
-
-def shot(page: Any, name: str) -> None:
-    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
 
 def sign_in(page: Any, demo: Demo, email: str) -> None:
@@ -123,6 +114,7 @@ def test_the_banner_tells_all_that_is_needed(demo: Demo) -> None:
         assert needed in demo.banner
 
 
+@pytest.mark.browser
 def test_the_journey_in_a_browser(page: Any, demo: Demo) -> None:
     page.goto(demo.url)
     shot(page, "1-signed-out")
@@ -172,6 +164,7 @@ def test_the_journey_in_a_browser(page: Any, demo: Demo) -> None:
     page.get_by_label("Password").wait_for()  # Quota asks again
 
 
+@pytest.mark.browser
 def test_cancelling_at_consent_comes_back_with_a_sentence(page: Any, demo: Demo) -> None:
     sign_in(page, demo, "grace@example.com")
     page.get_by_role("button", name="Cancel").click()
@@ -184,6 +177,7 @@ def test_cancelling_at_consent_comes_back_with_a_sentence(page: Any, demo: Demo)
     assert "Grace Hopper" in page.get_by_role("main").inner_text()
 
 
+@pytest.mark.browser
 def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo, problems: list[str]) -> None:
     sign_in(page, demo, "bob@example.com")
     page.get_by_role("button", name="Allow").click()
@@ -211,6 +205,7 @@ def test_an_empty_wallet_leads_to_buying(page: Any, demo: Demo, problems: list[s
     shot(page, "8-usage")
 
 
+@pytest.mark.browser
 def test_running_out_of_credits_in_the_middle_of_a_chat(
     page: Any, demo: Demo, problems: list[str]
 ) -> None:
@@ -251,6 +246,7 @@ def test_running_out_of_credits_in_the_middle_of_a_chat(
     assert page.get_by_label("Your question").input_value() == ""
 
 
+@pytest.mark.browser
 def test_an_answer_that_breaks_off(page: Any, demo: Demo, problems: list[str]) -> None:
     """What has arrived stays, and a sentence says what has happened; then all goes on."""
     sign_in(page, demo, "grace@example.com")
@@ -271,6 +267,7 @@ def test_an_answer_that_breaks_off(page: Any, demo: Demo, problems: list[str]) -
     page.get_by_text("This answer cost").wait_for()
 
 
+@pytest.mark.browser
 def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:
     page.set_viewport_size({"width": 375, "height": 740})
     wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
@@ -287,6 +284,7 @@ def test_at_phone_width_nothing_sticks_out(page: Any, demo: Demo) -> None:
         shot(page, f"9-phone-{path.strip('/').replace('/', '-').partition('?')[0] or 'home'}")
 
 
+@pytest.mark.browser
 def test_by_keyboard_alone(page: Any, demo: Demo) -> None:
     """Tab and Enter reach the sign-in, and what has the focus can be seen."""
     page.goto(demo.url)
@@ -303,6 +301,7 @@ def test_by_keyboard_alone(page: Any, demo: Demo) -> None:
     page.wait_for_url(re.compile(re.escape(demo.quota_url)))
 
 
+@pytest.mark.browser
 def test_the_admin(page: Any, demo: Demo) -> None:
     page.goto(f"{demo.url}/admin/")
     page.get_by_label("Username").fill("admin")
@@ -339,7 +338,7 @@ def test_the_same_under_other_servers(tmp_path: Path, server: str) -> None:
         log = stack.enter_context((tmp_path / "server.log").open("wb"))
         process = subprocess.Popen(
             command,
-            cwd=DEMO.parent,
+            cwd=MANAGE.parent,
             env=environment() | running.environment(),
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -380,18 +379,34 @@ def test_a_busy_port_names_its_option(tmp_path: Path, busy: int, option: str) ->
     assert "Traceback" not in done.stderr
 
 
-def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
-    production = environment() | {
+def configured(tmp_path: Path) -> dict[str, str]:
+    """The environment of a registered example project, without a Quota that answers."""
+    return environment() | {
         "EXAMPLE_ENV_FILE": str(tmp_path / "none"),
-        "EXAMPLE_PRODUCTION": "1",
-        "EXAMPLE_ALLOWED_HOSTS": "chat.example.com",
         "EXAMPLE_DATABASE": str(tmp_path / "db.sqlite3"),
         "SESSION_SECRET": "jA8s7d6f5g4h3j2k1l0zMxNcBvQwErTyUiOpLkJhGfDsAzXcVbNm",
         "QUOTA_CLIENT_ID": "quota_client_x",
         "QUOTA_CLIENT_SECRET": "quota_secret_x",
         "FIELD_ENCRYPTION_KEY": "vX3nCwr9nK8x0NQ2Pq7m3dZ1l5yTtG6hR4bJ8sKfE0U=",
     }
-    manage = [sys.executable, str(DEMO.parent / "manage.py")]
+
+
+def test_the_examples_own_tests_pass(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(MANAGE), "test", "chat"],
+        capture_output=True,
+        text=True,
+        env=configured(tmp_path),
+        cwd=MANAGE.parent,
+    )
+
+    assert done.returncode == 0 and "Ran 3 tests" in done.stderr, done.stderr
+
+
+def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
+    hosts = {"EXAMPLE_PRODUCTION": "1", "EXAMPLE_ALLOWED_HOSTS": "chat.example.com"}
+    production = configured(tmp_path) | hosts
+    manage = [sys.executable, str(MANAGE)]
     done = subprocess.run(
         [*manage, "check", "--deploy", "--fail-level", "WARNING"],
         capture_output=True,
@@ -399,7 +414,7 @@ def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
         env=production,
     )
     assert done.returncode == 0, done.stderr
-    assert "no issues (0 silenced)" in done.stdout
+    assert "no issues (1 silenced)" in done.stdout
     cookies = "from django.conf import settings as s; print(s.SESSION_COOKIE_SECURE, "
     cookies += "s.SESSION_COOKIE_HTTPONLY, s.SESSION_COOKIE_SAMESITE, s.CSRF_COOKIE_SECURE)"
     done = subprocess.run(
@@ -409,7 +424,7 @@ def test_the_production_profile_has_no_deploy_warning(tmp_path: Path) -> None:
 
 
 def test_the_example_uses_only_the_public_face() -> None:
-    names = ("ai", "decorators", "exceptions", "models", "streaming", "usage", "wallet")
+    names = ("ai", "decorators", "exceptions", "models", "streaming", "wallet")
     allowed = {f"django_quota.{name}" for name in names}
     for path in (ROOT / "example_project").rglob("*.py"):
         imported = set(re.findall(r"from (django_quota[\w.]*) import", path.read_text()))

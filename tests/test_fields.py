@@ -20,8 +20,9 @@ from django.forms import modelform_factory
 from django.test import override_settings
 
 from django_quota.exceptions import ConfigurationError, TokenUnreadable
-from django_quota.fields import EncryptedTokenField, crypter
+from django_quota.fields import EncryptedTokenField, Sealed, crypter
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from tests.helpers.rows import stored
 from tests.settings import FIELD_ENCRYPTION_KEY
 from tests.shown import shown
 
@@ -43,15 +44,10 @@ def make(name: str = "ada", **secrets: str) -> QuotaToken:
     return QuotaToken.objects.create(account=account, **secrets)
 
 
-def read(*names: str) -> QuotaToken:
-    return QuotaToken.objects.with_secrets(*names).get()
-
-
-def stored(column: str = "access_token") -> str:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {column} FROM django_quota_quotatoken")
-        ((value,),) = cursor.fetchall()
-    return str(value)
+def read(name: str = "access_token") -> str:
+    """The secret in that column, in clear text."""
+    secret: Sealed = getattr(QuotaToken.objects.get(), name)
+    return secret.reveal()
 
 
 class TestAtRest:
@@ -64,47 +60,56 @@ class TestAtRest:
     def test_the_same_secret_looks_different_each_time(self) -> None:
         token = make(access_token="quota_token_hush")
         first = stored()
+        token.access_token = "quota_token_hush"
         token.save()
 
         assert stored() != first
+
+    def test_what_is_not_assigned_is_saved_as_it_was(self) -> None:
+        token = make(access_token="quota_token_hush")
+        first = stored()
+        token.save()
+
+        assert stored() == first
 
     @pytest.mark.parametrize("secret", ["quota_token_hush", "ü 李 🙂", "a" * 16_384, " ", "\n"])
     def test_comes_back_to_the_letter(self, secret: str) -> None:
         make(access_token=secret)
 
-        assert read("access_token").access_token == secret
+        assert read() == secret
 
     def test_nothing_stays_nothing(self) -> None:
         make(access_token="")
 
         assert stored() == ""
-        assert read("access_token").access_token == ""
+        assert read() == ""
 
     @pytest.mark.parametrize("name", ["access_token", "refresh_token", "id_token"])
     def test_every_secret_is_encrypted(self, name: str) -> None:
         make(**{name: "hush"})
 
         assert "hush" not in stored(name)
-        assert getattr(read(name), name) == "hush"
+        assert read(name) == "hush"
 
     def test_one_that_looks_like_ciphertext_is_encrypted_again(self) -> None:
         looks_encrypted = Fernet(KEYS[0]).encrypt(b"hush").decode()
         make(access_token=looks_encrypted)
 
         assert stored() != looks_encrypted
-        assert read("access_token").access_token == looks_encrypted
+        assert read() == looks_encrypted
 
-    def test_values_and_values_list_decrypt(self) -> None:
+    def test_values_and_values_list_are_sealed(self) -> None:
         make(access_token="hush")
 
-        assert QuotaToken.objects.values_list("access_token", flat=True).get() == "hush"
+        assert QuotaToken.objects.values_list("access_token", flat=True).get() == Sealed(stored())
+        assert QuotaToken.objects.values("access_token").get() == {"access_token": Sealed(stored())}
 
     def test_update_with_a_string_encrypts(self) -> None:
         make(access_token="old")
         QuotaToken.objects.update(access_token="hush")
 
         assert "hush" not in stored()
-        assert read("access_token").access_token == "hush"
+        assert read() == "hush"
 
     def test_bulk_create_encrypts(self) -> None:
         PendingRevocation.objects.bulk_create([PendingRevocation(token="hush")])
@@ -112,7 +117,7 @@ class TestAtRest:
             cursor.execute("SELECT token FROM django_quota_pendingrevocation")
             assert "hush" not in cursor.fetchone()[0]
 
-        assert PendingRevocation.objects.get().token == "hush"
+        assert PendingRevocation.objects.get().token.reveal() == "hush"
 
 
 class TestUnreadable:
@@ -124,40 +129,35 @@ class TestUnreadable:
 
     def test_is_an_error_and_never_the_ciphertext(self) -> None:
         with pytest.raises(TokenUnreadable) as raised:
-            read("access_token")
+            read()
 
         assert str(raised.value) == (
-            "django_quota.QuotaToken.access_token cannot be decrypted with any key of "
-            "FIELD_ENCRYPTION_KEY. Put the key it was encrypted with back into that list, or let "
-            "the user sign in again."
+            "A stored token cannot be decrypted with any key of FIELD_ENCRYPTION_KEY. Put the key "
+            "it was encrypted with back into that list, or let the user sign in again."
         )
         assert stored() not in shown(raised.value)
 
     def test_does_not_hinder_reading_the_rest(self) -> None:
-        assert read().status == QuotaToken.Status.ACTIVE
+        assert QuotaToken.objects.get().status == QuotaToken.Status.ACTIVE
 
     def test_is_not_touched_by_saving_the_rest(self) -> None:
         before = stored()
-        token = read()
+        token = QuotaToken.objects.get()
         token.scope = "openid"
         token.save()
 
         assert stored() == before
 
-    def test_values_raises_too(self) -> None:
-        with pytest.raises(TokenUnreadable):
-            list(QuotaToken.objects.values("access_token"))
-
     def test_can_be_read_again_with_the_old_key_back_in_the_list(self) -> None:
         with override_settings(FIELD_ENCRYPTION_KEY=[KEYS[1], KEYS[0]]):
-            assert read("access_token").access_token == "quota_token_hush"
+            assert read() == "quota_token_hush"
 
     def test_can_be_replaced_by_a_new_sign_in(self) -> None:
-        token = read()
+        token = QuotaToken.objects.get()
         token.access_token = "new"
         token.save()
 
-        assert read("access_token").access_token == "new"
+        assert read() == "new"
 
     @pytest.mark.parametrize("column", ["plain text", "gAAAAA", "ü", "\\x00"])
     def test_is_also_what_was_never_encrypted(self, column: str) -> None:
@@ -166,7 +166,7 @@ class TestUnreadable:
             cursor.execute("UPDATE django_quota_quotatoken SET access_token = %s", [column])
 
         with pytest.raises(TokenUnreadable):
-            read("access_token")
+            read()
 
 
 def test_what_decrypts_to_no_text_is_unreadable() -> None:
@@ -176,7 +176,7 @@ def test_what_decrypts_to_no_text_is_unreadable() -> None:
         cursor.execute("UPDATE django_quota_pendingrevocation SET token = %s", [no_text])
 
     with pytest.raises(TokenUnreadable):
-        PendingRevocation.objects.get()
+        PendingRevocation.objects.get().token.reveal()
 
 
 class TestKeys:
@@ -189,14 +189,20 @@ class TestKeys:
     def test_all_decrypt(self) -> None:
         make(access_token="hush")
         with override_settings(FIELD_ENCRYPTION_KEY=[KEYS[2], KEYS[1], KEYS[0]]):
-            assert read("access_token").access_token == "hush"
+            assert read() == "hush"
 
-    def test_rotate_by_saving(self) -> None:
-        make(access_token="hush")
+    def test_rotated_is_under_the_first(self) -> None:
+        token = make(access_token="hush")
         with override_settings(FIELD_ENCRYPTION_KEY=[KEYS[1], KEYS[0]]):
-            read("access_token").save()
+            token.access_token = token.access_token.rotated()
+            token.save()
         with override_settings(FIELD_ENCRYPTION_KEY=KEYS[1]):
-            assert read("access_token").access_token == "hush"
+            assert read() == "hush"
+
+    def test_rotated_is_the_same_where_it_is_under_the_first_already(self) -> None:
+        sealed = make(access_token="hush").access_token
+        assert sealed.rotated() is sealed
+        assert Sealed("").rotated() == Sealed("")
 
     @pytest.mark.parametrize("value", [KEYS[0], KEYS[0].encode(), [KEYS[0]], (KEYS[0].encode(),)])
     def test_may_be_one_or_several_as_text_or_bytes(self, value: Any) -> None:
@@ -242,7 +248,7 @@ class TestKeys:
             crypter()
 
         assert str(raised.value).startswith(
-            "FIELD_ENCRYPTION_KEY holds something that is not a Fernet key. Make one with: "
+            "FIELD_ENCRYPTION_KEY contains something that is not a Fernet key. Make one with: "
         )
         assert "hush" not in shown(raised.value)
         assert KEYS[0][:-4] not in shown(raised.value)
@@ -260,7 +266,7 @@ class TestKeys:
     def test_without_one_nothing_is_read(self) -> None:
         make(access_token="hush")
         with override_settings(FIELD_ENCRYPTION_KEY=None), pytest.raises(ConfigurationError):
-            read("access_token")
+            read()
 
 
 class TestExpressions:
@@ -283,11 +289,10 @@ class TestExpressions:
             QuotaToken.objects.update(access_token=expression)
         assert stored() == before
 
-    def test_are_refused_by_save(self) -> None:
+    def test_are_refused_by_assignment(self) -> None:
         token = make(access_token="old", refresh_token="r")
-        token.access_token = F("refresh_token")  # type: ignore[assignment]
         with pytest.raises(TypeError, match="access_token takes a string"):
-            token.save()
+            token.access_token = F("refresh_token")  # type: ignore[assignment]
 
     def test_are_refused_by_create(self) -> None:
         with pytest.raises(TypeError, match="token takes a string"):
@@ -312,7 +317,7 @@ class TestExpressions:
         token.scope = "openid"
         QuotaToken.objects.bulk_update([token], ["scope"])
 
-        assert read("access_token").access_token == "hush"
+        assert read() == "hush"
 
 
 class TestLookups:
@@ -349,6 +354,13 @@ class TestLookups:
             with pytest.raises(FieldError):
                 list(query())
 
+    def test_by_ciphertext_finds_the_row(self) -> None:
+        token = make(access_token="hush")
+        same_secret = Sealed.of("hush")
+
+        assert QuotaToken.objects.get(access_token=token.access_token) == token
+        assert not QuotaToken.objects.filter(access_token=same_secret).exists()
+
     def test_for_null_work(self) -> None:
         make()
         assert QuotaToken.objects.filter(access_token__isnull=False).count() == 1
@@ -369,12 +381,13 @@ class TestElsewhere:
         ciphertext = Fernet(FIELD_ENCRYPTION_KEY).encrypt(b"hush").decode()
         field = QuotaToken._meta.get_field("access_token")
 
-        assert field.clean(ciphertext, None) == ciphertext
-        assert field.to_python(ciphertext) == ciphertext
+        for value in (field.clean(ciphertext, None), field.to_python(ciphertext)):
+            assert isinstance(value, Sealed)
+            assert value.reveal() == ciphertext
 
     def test_full_clean_leaves_a_secret_as_it_is(self) -> None:
         make(access_token=Fernet(FIELD_ENCRYPTION_KEY).encrypt(b"hush").decode())
-        token = read("access_token")
+        token = QuotaToken.objects.get()
         before = token.access_token
         token.full_clean()
 

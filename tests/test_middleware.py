@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import re
 from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.db import connection, connections
+from django.db import connection
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from django_quota import web
 from django_quota.exceptions import ConfigurationError
 from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.web.signed_scopes import sign_scope
+from tests.helpers.concurrency import run_async
+from tests.helpers.error_answers import ANSWERS, mailed
+from tests.helpers.rows import expire
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 from tests.urls_required import NAMED
 
@@ -26,17 +28,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 MIDDLEWARE = "django_quota.middleware.QuotaMiddleware"
 PAGE = {"accept": "text/html"}
 VIEWS = ["plain", "awaited"]
-#: Error, status, and where its JSON leads.
-ANSWERS = [
-    ("NotConnected", 401, {"login_url": "/auth/quota/connect"}),
-    ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
-    ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
-    ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
-    ("RateLimited", 429, {}),
-    ("ProviderUnavailable", 503, {}),
-    ("RefreshImpossibleHere", 503, {}),
-    ("TokenUnreadable", 502, {}),
-]
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +44,6 @@ def atomic_requests(settings: Any) -> Any:
     connection.settings_dict["ATOMIC_REQUESTS"] = False
 
 
-def expire() -> None:
-    QuotaToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-
-
 def asked_by_asgi(browser: Client, path: str) -> Any:
     """The answer under an async server."""
 
@@ -64,10 +51,9 @@ def asked_by_asgi(browser: Client, path: str) -> Any:
         client = AsyncClient(SERVER_NAME="localhost")
         client.cookies = browser.cookies
         answer = await client.get(path)
-        await sync_to_async(connections.close_all)()
         return answer
 
-    return asyncio.run(ask())
+    return run_async(ask())
 
 
 class TestRequired:
@@ -93,6 +79,19 @@ class TestRequired:
             "login_url": "/auth/quota/start",
         }
         assert answer["Cache-Control"] == "no-store, private"
+
+    @pytest.mark.parametrize("path", [*VIEWS, "class"])
+    def test_visitor_of_a_site_with_its_own_sign_in_page_is_sent_there(
+        self, client: Client, settings: Any, path: str
+    ) -> None:
+        settings.LOGIN_URL = "/login/"
+
+        page = client.get(f"/{path}", headers={"accept": "text/html"})["Location"]
+        script = client.get(f"/{path}", headers={"accept": "*/*"})
+
+        assert page == f"/login/?next=%2F{path}"
+        assert script.status_code == 401
+        assert script.json()["login_url"].startswith("/login/")
 
     def test_a_user_without_a_wallet_connects_one(self, client: Client) -> None:
         """A sign-in would leave their session for another account."""
@@ -149,7 +148,7 @@ class TestRequired:
     @pytest.mark.parametrize("path", [*VIEWS, "class", "spends", "aspends"])
     def test_without_the_middleware_nothing_runs(self, settings: Any, path: str) -> None:
         settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
-        with pytest.raises(ConfigurationError, match="Nobody has looked"):
+        with pytest.raises(ConfigurationError, match="check of @quota_required did not run"):
             Client().get(f"/{path}")
 
     @pytest.mark.parametrize("path", ["stacked", "stacked-the-other-way"])
@@ -166,7 +165,7 @@ class TestRequired:
         """method_decorator lets the base class's mark win: nobody has looked at the other one."""
         settings.QUOTA_SCOPES = "openid credits.read"
         person.sign_in()
-        with pytest.raises(ConfigurationError, match="Nobody has looked"):
+        with pytest.raises(ConfigurationError, match="check of @quota_required did not run"):
             person.client.get("/inherited")
 
     def test_settings_that_are_wrong_stay_an_error(self, person: Person, settings: Any) -> None:
@@ -301,6 +300,29 @@ class TestStates:
             client.get("/raises/ConfigurationError")
 
 
+class TestMailToAdmins:
+    """Django mails what it logs of a status above 499: in an outage, one mail a request."""
+
+    @pytest.mark.parametrize("path", ["raises", "araises"])
+    def test_not_for_an_outage(
+        self, client: Client, path: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert client.get(f"/{path}/ProviderUnavailable").status_code == 503
+        assert client.get(f"/{path}/ProviderUnavailable", headers=HTMX).status_code == 503
+        assert not mailed(caplog)
+        assert ("django.request", logging.WARNING, f"Service Unavailable: /{path}/") in [
+            (name, level, text[: len(f"Service Unavailable: /{path}/")])
+            for name, level, text in caplog.record_tuples
+        ]
+
+    @pytest.mark.parametrize("error", ["TokenUnreadable", "RefreshImpossibleHere"])
+    def test_for_what_an_operator_must_mend(
+        self, client: Client, error: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert client.get(f"/raises/{error}").status_code >= 500
+        assert mailed(caplog)
+
+
 HTMX = {"HX-Request": "true", "HX-Current-URL": "http://testserver/reports?page=2#row"}
 
 
@@ -428,7 +450,7 @@ class TestConsent:
             get_user_model().objects.create(username="member"),
             "django.contrib.auth.backends.ModelBackend",
         )
-        link = {"scope": web.sign_scope("credits.spend")}
+        link = {"scope": sign_scope("credits.spend")}
         page = client.get("/auth/quota/connect", link).content.decode()
         scope = re.search(r'name="scope" value="([^"]+)"', page)
         assert scope is not None

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.migration import SwappableTuple
+from django.utils import timezone
 
 import django_quota
+from django_quota.models import ProviderAccount, UsageRecord, WebhookEvent
 
 FOLDER = Path(django_quota.__file__).parent / "migrations"
 NAMES = sorted(path.stem for path in FOLDER.glob("[0-9]*.py"))
@@ -55,3 +58,22 @@ def test_their_tables_are_there() -> None:
         "django_quota_quotatoken",
         "django_quota_pendingrevocation",
     } <= ours
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("other", ["SUB", "sub ", "s\u00fcb"])
+def test_identifiers_are_compared_by_bytes(other: str) -> None:
+    """Of a person, a call and an event: MariaDB by itself takes these for the same."""
+    users = [get_user_model().objects.create(username=name) for name in ("ada", "eve")]
+    now = timezone.now()
+    for user, name in zip(users, ("sub", other), strict=True):
+        ProviderAccount.objects.create(user=user, external_id=name)
+        UsageRecord.objects.create(user=users[0], call_id=name)
+        WebhookEvent.objects.create(event_id=name, type="t", body="{}", created_at=now)
+
+    for rows, column in (
+        (ProviderAccount.objects, "external_id"),
+        (UsageRecord.objects, "call_id"),
+        (WebhookEvent.objects, "event_id"),
+    ):
+        assert rows.get(**{column: other}) != rows.get(**{column: "sub"})

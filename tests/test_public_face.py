@@ -1,11 +1,12 @@
-"""The names that projects rely on. Changing one of these lists breaks somebody's site."""
+"""The names that README and docs give to projects. Changing one of these lists breaks somebody's
+site, and needs a line in the changelog."""
 
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
+import re
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from django.urls import NoReverseMatch, reverse
 
 import django_quota
 from django_quota import exceptions, signals
+from django_quota.backends import QuotaBackend
 from django_quota.conf import Settings
 from django_quota.templatetags.quota import register
 from django_quota.urls import app_name, urlpatterns
+from django_quota.web.current import CurrentQuota
+from tests.helpers import programs
 
+ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
     "client_id": "",
     "client_secret": (),
@@ -41,6 +46,12 @@ SETTINGS = {
     "webhook_secret": (),
     "create_user": True,
     "link_by_email": False,
+    "allow_duplicate_email": False,
+    "allowed_next_hosts": (),
+    "connect_signs_in": False,
+    "impersonation": None,
+    "allow_impersonated_billing": False,
+    "allow_http": False,
 }
 URLS = {
     "start": "/auth/quota/start",
@@ -64,60 +75,16 @@ TAGS = [
     "quota_buy_credits",
     "quota_error",
 ]
+#: What README and docs tell projects to import. All else in the package may change at any time.
 NAMES = {
-    "tokens": [
-        "aget_access_token",
-        "get_access_token",
-        "newest_id_token",
-        "renew",
-        "renew_unless_taken",
-        "store",
-    ],
-    "bulk": ["Refreshed", "refresh_expiring"],
-    "leases": [
-        "SAVE_PATIENCE",
-        "LateOwner",
-        "bounds",
-        "is_taken",
-        "leaves_time",
-        "longest",
-        "take",
-        "wait_time",
-    ],
-    "lookup": ["token_row"],
-    "reencryption": ["Census", "reencrypt", "sample", "unreadable_columns"],
-    "revocation": [
-        "EVENT_PERIOD",
-        "Pruned",
-        "prune",
-        "queue",
-        "queue_deleted",
-        "queue_unless_kept",
-        "readable",
-        "revoke_pending",
-    ],
-    "wallet": [
-        "Balance",
-        "Package",
-        "acreate_checkout",
-        "aget_balance",
-        "aget_packages",
-        "balance_for_page",
-        "create_checkout",
-        "forget_balance",
-        "forget_packages",
-        "get_balance",
-        "get_packages",
-        "keep_balance",
-    ],
-    "balances": ["Balance", "forget_balance", "keep_balance", "kept_balance"],
-    "usage": ["Usage", "arecord_usage", "record_unpriced", "record_usage"],
-    "webhooks": ["MAX_AGE", "MAX_BYTES", "verify", "webhook"],
-    "streaming": ["EventStreamResponse", "stream_response"],
-    "caching": ["change", "claim", "forget", "get", "keep", "once"],
     "ai": ["async_developer_client", "async_openai_client", "developer_client", "openai_client"],
+    "backends": ["QuotaBackend"],
+    "tokens.bulk": ["refresh_expiring"],
+    "decorators": ["quota_required"],
+    "contrib.drf": ["HasQuotaWallet", "exception_handler"],
     "exceptions": [
         "ConfigurationError",
+        "ImpersonationRefused",
         "InsufficientCredits",
         "InsufficientScope",
         "IssuerMismatch",
@@ -126,12 +93,18 @@ NAMES = {
         "QuotaError",
         "RateLimited",
         "ReauthenticationRequired",
+        "RefreshRefused",
         "RefreshImpossibleHere",
         "RequestRefused",
         "SignInFailed",
         "TokenUnreadable",
     ],
+    "middleware": ["QuotaMiddleware"],
+    "tokens.payer": ["aget_payer", "get_payer"],
+    "tokens.reencryption": ["reencrypt"],
+    "tokens.revocation": ["prune"],
     "signals": [
+        "account_linked",
         "balance_low",
         "sign_in_failed",
         "signed_in",
@@ -140,22 +113,53 @@ NAMES = {
         "wallet_disconnected",
         "webhook_received",
     ],
+    "streaming": ["stream_response"],
     "testing": ["renewals_in_this_transaction"],
-    "middleware": ["QuotaMiddleware"],
-    "decorators": ["quota_required"],
-    "answers": ["ErrorAnswer", "answer", "error_answer"],
-    "current": ["CurrentQuota"],
-    "required": ["arequire_wallet", "require_wallet"],
-    "drf": ["HasQuotaWallet", "WalletDenied", "exception_handler"],
+    "tokens": ["aget_access_token", "get_access_token"],
+    "wallet": [
+        "Balance",
+        "Package",
+        "acreate_checkout",
+        "aget_balance",
+        "aget_packages",
+        "arecord_usage",
+        "create_checkout",
+        "get_balance",
+        "get_packages",
+        "record_usage",
+    ],
 }
+#: What a subclass of QuotaBackend may override.
+EXTENSION_POINTS = [
+    "verify_claims",
+    "filter_users_by_claims",
+    "create_user",
+    "get_username",
+    "update_user",
+]
+#: What `request.quota` has.
+REQUEST_QUOTA = [
+    "account",
+    "connected",
+    "balance",
+    "balance_state",
+    "login_url",
+    "connect_url",
+    "topup_url",
+    "aaccount",
+    "aconnected",
+    "abalance",
+]
 ERROR_CODES = {
     "QuotaError": "quota_error",
     "ConfigurationError": "not_configured",
     "IssuerMismatch": "issuer_mismatch",
     "ProviderUnavailable": "provider_unavailable",
     "RateLimited": "rate_limited",
+    "ImpersonationRefused": "impersonation_refused",
     "NotConnected": "not_connected",
     "ReauthenticationRequired": "reauthentication_required",
+    "RefreshRefused": "provider_unavailable",
     "InsufficientScope": "insufficient_scope",
     "InsufficientCredits": "insufficient_credits",
     "RequestRefused": "request_refused",
@@ -176,23 +180,23 @@ def test_settings_and_their_defaults() -> None:
     assert {field.name: field.default for field in fields(Settings)} == SETTINGS
 
 
-def test_urls() -> None:
+def test_url_names_and_their_paths() -> None:
     assert app_name == "django_quota"
     assert sorted(str(pattern.name) for pattern in urlpatterns) == sorted(URLS)
     assert {name: reverse(f"django_quota:{name}") for name in URLS} == URLS
 
 
-def test_urls_are_only_in_the_namespace() -> None:
+def test_urls_are_not_reversed_without_the_namespace() -> None:
     with pytest.raises(NoReverseMatch):
         reverse("callback")
 
 
-def test_tags_and_filter() -> None:
+def test_template_tags_and_filter_are_those_listed() -> None:
     assert sorted(register.tags) == sorted(TAGS)
     assert sorted(register.filters) == ["credits_as_usd"]
 
 
-def test_tags_are_loaded_by_the_name_quota() -> None:
+def test_template_library_is_loaded_as_quota() -> None:
     template = engines["django"].from_string("{% load quota %}{{ 998800|credits_as_usd }}")
     assert template.render() == "$0.9988"
 
@@ -201,20 +205,55 @@ def test_tags_are_loaded_by_the_name_quota() -> None:
     ("value", "text"),
     [(1_000_000, "$1.00"), (-50_000, "-$0.05"), (None, ""), ("1", ""), (1.5, ""), (True, "")],
 )
-def test_filter_takes_whole_credits_only(value: Any, text: str) -> None:
+def test_filter_credits_as_usd_shows_whole_credits_only(value: Any, text: str) -> None:
     template = engines["django"].from_string("{% load quota %}{{ value|credits_as_usd }}")
     assert template.render({"value": value}) == text
 
 
+FROZEN = [
+    *(f"QUOTA_{name.upper()}" for name in SETTINGS),
+    *URLS,
+    *TAGS,
+    *(name for names in NAMES.values() for name in names),
+    *EXTENSION_POINTS,
+    *REQUEST_QUOTA,
+    *ERROR_CODES.values(),
+    *COMMANDS,
+]
+
+
+@cache
+def documented() -> str:
+    """The code in README and docs: literals, imports, the table of settings, names in CamelCase."""
+    pages = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+    text = "\n".join(page.read_text() for page in pages)
+    kinds = (r"``[^`]+``", r"^ *from .* import .*", r"^QUOTA_\w+ ", r"\b(?:[A-Z][a-z]+){2,}\b")
+    return "\n".join(re.findall("|".join(kinds), text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_name_is_documented(name: str) -> None:
+    assert re.search(rf"\b{name}\b", documented())
+
+
 @pytest.mark.parametrize("module", NAMES)
-def test_modules_offer_these_names(module: str) -> None:
+def test_documented_names_are_in_all_of_their_module(module: str) -> None:
     found = importlib.import_module(f"django_quota.{module}")
 
-    assert found.__all__ == NAMES[module]
+    assert set(NAMES[module]) <= set(found.__all__)
     assert all(getattr(found, name) for name in NAMES[module])
 
 
-def test_exceptions_are_all_in_the_list() -> None:
+def test_extension_points_of_the_backend() -> None:
+    assert set(EXTENSION_POINTS) <= set(vars(QuotaBackend))
+
+
+def test_attributes_of_request_quota() -> None:
+    public = [name for name in vars(CurrentQuota) if not name.startswith("_")]
+    assert sorted(public) == sorted(REQUEST_QUOTA)
+
+
+def test_exceptions_of_the_module_are_those_listed() -> None:
     defined = {
         name
         for name, value in vars(exceptions).items()
@@ -223,17 +262,17 @@ def test_exceptions_are_all_in_the_list() -> None:
     assert defined == set(NAMES["exceptions"])
 
 
-def test_exceptions_are_all_quota_errors() -> None:
+def test_each_exception_is_a_quota_error() -> None:
     for name in NAMES["exceptions"]:
         assert issubclass(getattr(exceptions, name), exceptions.QuotaError)
 
 
-def test_exceptions_have_these_codes() -> None:
+def test_each_exception_has_its_code() -> None:
     assert {name: getattr(exceptions, name).code for name in ERROR_CODES} == ERROR_CODES
 
 
-def test_the_tree_of_exceptions_is_as_drawn() -> None:
-    """Who catches the upper one gets the lower one."""
+def test_tree_in_the_docstring_of_exceptions_is_that_of_the_classes() -> None:
+    """A handler for the upper one also catches the lower one."""
     drawn = {}
     above = ["QuotaError"]
     for line in str(exceptions.__doc__).splitlines():
@@ -247,46 +286,44 @@ def test_the_tree_of_exceptions_is_as_drawn() -> None:
     assert {*drawn, "QuotaError"} == set(NAMES["exceptions"])
 
 
-def test_signals_are_signals() -> None:
+def test_each_signal_is_a_django_signal() -> None:
     assert all(isinstance(getattr(signals, name), Signal) for name in NAMES["signals"])
 
 
-def test_commands() -> None:
+def test_commands_are_those_listed() -> None:
     ours = [name for name, app in get_commands().items() if app == "django_quota"]
     assert sorted(ours) == COMMANDS
 
 
-def test_the_package_is_typed() -> None:
+def test_package_is_marked_as_typed() -> None:
     assert (Path(django_quota.__file__).parent / "py.typed").exists()
 
 
-def test_importing_the_package_needs_no_django() -> None:
+@pytest.mark.process
+def test_importing_the_package_does_not_import_django() -> None:
     """So that its version and name can be read by tools, before any settings."""
-    program = "import sys, django_quota; print('django' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(django_quota.__file__).parent.parent,
-    )
-    assert done.stdout == "False\n"
+    assert programs.run("import_package") == "False\n"
 
 
-def test_setting_up_does_not_import_openai() -> None:
+@pytest.mark.process
+def test_django_setup_does_not_import_openai() -> None:
     """370 ms and 27 MB that a project which never calls it should not pay."""
-    program = (
-        "import os, sys, django\n"
-        "os.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'\n"
-        "django.setup()\n"
-        "import django_quota.ai, django_quota.urls\n"
-        "print('openai' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(django_quota.__file__).parent.parent,
-    )
-    assert done.stdout == "False\n"
+    loaded = programs.run("print_modules", "django_quota.ai", "django_quota.urls").split()
+    assert "django_quota.ai" in loaded
+    assert "openai" not in loaded
+
+
+@pytest.mark.process
+def test_start_of_django_imports_neither_an_http_library_nor_the_checks() -> None:
+    """They take most of the time of a start, and a shell or a worker may need none of them."""
+    apps = [f"django.contrib.{name}" for name in ("auth", "contenttypes", "sessions")]
+    loaded = set(programs.run("print_modules", INSTALLED_APPS=[*apps, "django_quota"]).split())
+
+    assert "django_quota.models" in loaded
+    slow = {"requests", "httpx", "httpx2", "openai", "jwt", "mozilla_django_oidc"}
+    assert not loaded & {*slow, "django_quota.checks"}
+
+
+def test_name_that_is_not_in_tokens_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(importlib.import_module("django_quota.tokens"), "nothing")  # noqa: B009

@@ -1,32 +1,45 @@
 """Tokens live in the encrypted columns and nowhere else. Everything else is searched for them."""
 
-import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import DatabaseError, connection
 from django.test import Client, RequestFactory
 from django.utils import timezone
 from django.views.debug import ExceptionReporter
 
-from django_quota import accounts, ai, provider, tokens, wallet
-from django_quota.exceptions import QuotaError
+from django_quota import connecting
+from django_quota.ai import factory
+from django_quota.exceptions import ConfigurationError, ProviderUnavailable, QuotaError
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
-from django_quota.usage import record_usage
+from django_quota.oidc import endpoints
+from django_quota.tokens import access, revocation, storing
+from django_quota.wallet import purchases
+from django_quota.wallet.usage import record_usage
+from tests.helpers.concurrency import run_async
 from tests.sandbox_client import Person, Sandbox
 from tests.shown import SECRET
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+#: Up here, as a report quotes the lines around those that were run.
+NEW_REPLY = endpoints.TokenReply(
+    access_token="quota_token_new",
+    refresh_token="quota_refresh_new",
+    id_token=None,
+    expires_in=3600,
+    scope=None,
+)
 
 
 @pytest.fixture
@@ -43,7 +56,7 @@ def log() -> Iterator[io.StringIO]:
 
 
 def secrets_of(row: QuotaToken) -> list[str]:
-    return [row.access_token, row.refresh_token, row.id_token]
+    return [row.access_token.reveal(), row.refresh_token.reveal(), row.id_token.reveal()]
 
 
 def assert_none(text: str, where: str, known: list[str]) -> None:
@@ -51,7 +64,7 @@ def assert_none(text: str, where: str, known: list[str]) -> None:
         assert secret not in text, f"{secret[:14]}... in {where}"
 
 
-def report_of(error: QuotaError) -> str:
+def report_of(error: Exception) -> str:
     """What Django shows of it, and mails: from below the test on."""
     assert error.__traceback__ is not None
     below_the_test = error.__traceback__.tb_next
@@ -72,10 +85,10 @@ def test_a_whole_visit_leaves_no_trace(
     for path in ("me", "status", "balance", "packages"):
         pages.append(person.client.get(f"/auth/quota/{path}").content)
     messages: Any = [{"role": "user", "content": "Hello"}]
-    client = ai.openai_client(user)
+    client = factory.openai_client(user)
     record_usage(user, client.chat.completions.create(model="gpt-4o-mini", messages=messages))
     QuotaToken.objects.update(expires_at=timezone.now())
-    tokens.get_access_token(user)
+    access.get_access_token(user)
     row = QuotaToken.objects.get()
     known += secrets_of(row)
     failed = []
@@ -99,18 +112,19 @@ def test_a_whole_visit_leaves_no_trace(
     assert_none(str(person.client.cookies), "a cookie", known)
     assert_none(str(getattr(cache, "_cache", "")), "the cache", known)
     account = ProviderAccount.objects.get()
-    things = [row, account, PendingRevocation(token=known[1]), wallet.get_balance(user)]
+    things = [row, account, PendingRevocation(token=known[1]), purchases.get_balance(user)]
     assert_none(" ".join(f"{thing!r} {thing}" for thing in things), "a repr", known)
 
     answer = person.client.post("/auth/quota/logout", headers={"accept": "text/html"})
-    assert "quota_" not in answer["Location"].replace(
-        "/auth/quota/", ""
-    )  # its hint is the id_token
+    # Its hint is the id_token, and the client id is no secret.
+    assert "quota_" not in answer["Location"].replace("/auth/quota/", "").replace(
+        "quota_client_", ""
+    )
 
 
 def test_the_columns_are_encrypted(person: Person) -> None:
     person.sign_in()
-    accounts.disconnect(get_user_model().objects.get())
+    connecting.disconnect(get_user_model().objects.get())
     person.sign_in()
     with connection.cursor() as cursor:
         cursor.execute("SELECT access_token, refresh_token, id_token FROM django_quota_quotatoken")
@@ -131,7 +145,7 @@ def test_dumpdata_leaves_them_out(person: Person) -> None:
 
 
 def test_values_that_cross_modules_hide_them() -> None:
-    reply = provider.TokenReply(
+    reply = endpoints.TokenReply(
         access_token="quota_token_x",
         refresh_token="quota_refresh_x",
         id_token="eyJx",
@@ -158,8 +172,8 @@ def test_an_error_page_of_django_hides_them(
     QuotaToken.objects.update(expires_at=timezone.now())
     sandbox.set(fail={"path": path, "status": 503, "times": 9})
     try:
-        wallet.get_balance(user)
-        wallet.create_checkout(user, "x", success_url="http://x/", cancel_url="http://x/")
+        purchases.get_balance(user)
+        purchases.create_checkout(user, "x", success_url="http://x/", cancel_url="http://x/")
     except QuotaError as error:
         assert_none(report_of(error), "a report", known)
     else:
@@ -179,7 +193,7 @@ def test_an_error_page_after_an_ai_call_hides_them(
     messages: Any = [{"role": "user", "content": "Hello"}]
     settings.DEBUG = True
     with pytest.raises(QuotaError) as caught:
-        ai.openai_client(user).chat.completions.create(
+        factory.openai_client(user).chat.completions.create(
             model="gpt-4o-mini", messages=messages, stream=stream
         )
     known += secrets_of(QuotaToken.objects.get())  # a 401 has renewed it
@@ -199,21 +213,83 @@ def test_an_error_page_after_a_renewal_that_failed_hides_them(
     ask: Any = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 
     async def call() -> None:
-        try:
-            await ai.async_openai_client(user).chat.completions.create(**ask)
-        finally:
-            await sync_to_async(connections.close_all)()
+        await factory.async_openai_client(user).chat.completions.create(**ask)
 
     with pytest.raises(QuotaError) as caught:
         if is_async:
-            asyncio.run(call())
+            run_async(call())
         else:
-            ai.openai_client(user).chat.completions.create(**ask)
+            factory.openai_client(user).chat.completions.create(**ask)
+    assert_none(report_of(caught.value), "a report", known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/oauth/token", "/v1/balance", "/oauth/revoke"])
+def test_an_error_page_after_no_answer_hides_them(
+    person: Person, sandbox: Sandbox, path: str, settings: Any
+) -> None:
+    """The request is under way, with the client's secret and a token in it."""
+    person.sign_in()
+    user = get_user_model().objects.get()
+    row = QuotaToken.objects.get()
+    known = [*secrets_of(row), settings.QUOTA_CLIENT_SECRET]
+    sandbox.set(latency={path: 2})
+    settings.QUOTA_TIMEOUT = (2, 0.2)
+    acts: dict[str, Any] = {
+        "/oauth/token": lambda: access.renew(row.account),
+        "/v1/balance": lambda: purchases.get_balance(user),
+        "/oauth/revoke": lambda: endpoints.revoke(row.refresh_token.reveal(), "refresh_token"),
+    }
+    with pytest.raises(ProviderUnavailable) as caught:
+        acts[path]()
+    assert_none(report_of(caught.value), "a report", known)
+
+
+def test_an_error_page_about_a_malformed_key_hides_it(person: Person, settings: Any) -> None:
+    """Two good keys in one text, say."""
+    person.sign_in()
+    user = get_user_model().objects.get()
+    settings.FIELD_ENCRYPTION_KEY = "hush-one,hush-two"
+    with pytest.raises(ConfigurationError) as caught:
+        access.get_access_token(user)
+    assert_none(report_of(caught.value), "a report", ["hush-one", "hush-two"])
+
+
+@contextmanager
+def refusing_revocations() -> Iterator[None]:
+    """The table of the revocation queue is away, so the database refuses what is put into it."""
+    name = PendingRevocation._meta.db_table
+    with connection.schema_editor() as editor:
+        editor.alter_db_table(PendingRevocation, name, f"{name}_away")
+    try:
+        yield
+    finally:
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(PendingRevocation, f"{name}_away", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["delete", "disconnect", "sign in", "prune"])
+def test_an_error_page_after_the_revocation_queue_failed_hides_them(
+    person: Person, act: str
+) -> None:
+    """The refresh token that is to be queued is still valid."""
+    person.sign_in()
+    user = get_user_model().objects.get()
+    account = ProviderAccount.objects.get()
+    known = secrets_of(QuotaToken.objects.get())
+    acts: dict[str, Any] = {
+        "delete": user.delete,
+        "disconnect": lambda: connecting.disconnect(user),
+        "sign in": lambda: storing.store(account, NEW_REPLY),
+        "prune": revocation.prune,
+    }
+    with refusing_revocations(), pytest.raises((QuotaError, DatabaseError)) as caught:
+        acts[act]()
     assert_none(report_of(caught.value), "a report", known)
 
 
 def test_a_wrong_key_is_not_named(person: Person, settings: Any, client: Client) -> None:
-    from django_quota.exceptions import ConfigurationError
     from django_quota.fields import crypter
 
     settings.FIELD_ENCRYPTION_KEY = "this-is-my-secret"

@@ -12,10 +12,11 @@ from django.db import transaction
 from django.test import TestCase
 from django.utils import timezone
 
-from django_quota import tokens, wallet
 from django_quota.exceptions import RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.testing import renewals_in_this_transaction
+from django_quota.tokens import access
+from django_quota.wallet import purchases
 from tests.sandbox_client import Sandbox
 
 
@@ -36,7 +37,7 @@ def expired(db: None, sandbox: Sandbox) -> Any:
 
 def in_a_view_with_atomic_requests(user: Any) -> str:
     with transaction.atomic():
-        return tokens.get_access_token(user)
+        return access.get_access_token(user)
 
 
 class TestWithoutIt:
@@ -44,38 +45,38 @@ class TestWithoutIt:
         self, expired: Any, sandbox: Sandbox
     ) -> None:
         with pytest.raises(RefreshImpossibleHere):
-            tokens.get_access_token(expired)
+            access.get_access_token(expired)
         assert sandbox.requests() == []
 
 
 @pytest.mark.usefixtures("renewals_here")
 class TestWithIt:
     def test_a_token_is_renewed(self, expired: Any, sandbox: Sandbox) -> None:
-        before = QuotaToken.objects.get().access_token
-        assert tokens.get_access_token(expired) not in ("", before)
+        before = QuotaToken.objects.get().access_token.reveal()
+        assert access.get_access_token(expired) not in ("", before)
         assert sandbox.requests() == ["POST /oauth/token"]
 
     def test_in_a_transaction_too(self, expired: Any, sandbox: Sandbox) -> None:
         token = in_a_view_with_atomic_requests(expired)
-        assert QuotaToken.objects.get().access_token == token
+        assert QuotaToken.objects.get().access_token.reveal() == token
 
     def test_in_async_code_too(self, expired: Any, sandbox: Sandbox) -> None:
-        token = async_to_sync(tokens.aget_access_token)(expired)
-        assert QuotaToken.objects.get().access_token == token
+        token = async_to_sync(access.aget_access_token)(expired)
+        assert QuotaToken.objects.get().access_token.reveal() == token
         assert sandbox.requests() == ["POST /oauth/token"]
 
     def test_behind_a_page_too(self, expired: Any, sandbox: Sandbox) -> None:
-        state, balance = wallet.balance_for_page(expired)
+        state, balance = purchases.balance_for_page(expired)
         assert state == "available" and balance is not None
         assert sandbox.requests() == ["POST /oauth/token", "GET /v1/balance"]
 
 
 def test_it_ends() -> None:
-    from django_quota import locking
+    from django_quota.tokens.single_flight import renewals
 
     with renewals_in_this_transaction(), renewals_in_this_transaction():
-        assert locking.together
-    assert not locking.together
+        assert renewals.inline
+    assert not renewals.inline
 
 
 class InADjangoTestCase(TestCase):
@@ -89,4 +90,4 @@ class InADjangoTestCase(TestCase):
         account = ProviderAccount.objects.create(user=user, external_id="sub")
         soon = timezone.now() + timedelta(hours=1)
         QuotaToken.objects.create(account=account, access_token="quota_token_1", expires_at=soon)
-        self.assertEqual(tokens.get_access_token(user), "quota_token_1")
+        self.assertEqual(access.get_access_token(user), "quota_token_1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import socket
 import ssl
 import threading
@@ -58,8 +59,48 @@ def json_answer(document: Any, *, status: int = 200, delay: float = 0, **headers
 #: Takes the request and closes the connection without a word.
 HANG_UP = Answer(keep=False)
 
+
+class LiveAnswer:
+    """The answer to one request, which a test writes while the other side reads it."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._parts: queue.Queue[bytes | None] = queue.Queue()
+        #: Set once the request has come.
+        self.asked = threading.Event()
+        #: Set once the connection is closed, by either side.
+        self.hung_up = threading.Event()
+
+    def write(self, part: bytes) -> None:
+        self._parts.put(part)
+
+    def cut(self) -> None:
+        """The connection ends, once all that was written is sent."""
+        self._parts.put(None)
+
+    def send(self, sock: socket.socket) -> None:
+        self.asked.set()
+        sock.sendall(self._head)
+        watcher = threading.Thread(target=self._watch, args=(sock,))
+        watcher.start()
+        with contextlib.suppress(OSError):
+            while (part := self._parts.get()) is not None:
+                sock.sendall(part)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # so that the watcher ends, too
+        watcher.join(10)
+
+    def _watch(self, sock: socket.socket) -> None:
+        """Until the other side closes."""
+        with contextlib.suppress(OSError):
+            while sock.recv(65536):
+                pass
+        self.hung_up.set()
+        self.cut()
+
+
 #: What to answer, or how to find out from the request.
-Answering = Answer | Callable[[Seen], Answer]
+Answering = Answer | LiveAnswer | Callable[[Seen], Answer]
 
 
 @dataclass
@@ -131,6 +172,9 @@ class TinyServer:
                     self.requests.append(request)
                     planned = self._answers[request.target.partition("?")[0]]
                     reply = planned.pop(0) if len(planned) > 1 else (planned or [_NOT_FOUND])[0]
+                    if isinstance(reply, LiveAnswer):
+                        reply.send(sock)
+                        return
                     if not self._send(sock, reply if isinstance(reply, Answer) else reply(request)):
                         return
         except (OSError, ValueError):

@@ -7,7 +7,9 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
+from django.template.response import TemplateResponse
 from django.urls import path
+from django.views.decorators.cache import cache_page
 
 from django_quota.decorators import quota_required
 from tests.urls import urlpatterns as ours
@@ -44,6 +46,20 @@ async def apage(request: HttpRequest) -> HttpResponse:
     return page(request)
 
 
+def tag(request: HttpRequest) -> HttpResponse:
+    template = engines["django"].from_string("{% load quota %}balance: {% quota_balance %}")
+    return HttpResponse(template.render({}, request))
+
+
+def late(request: HttpRequest) -> HttpResponse:
+    """Rendered after the view has returned."""
+    return TemplateResponse(request, "home.html")
+
+
+def public(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("the same for all")
+
+
 async def unmarked(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(threading.get_ident()))
 
@@ -54,6 +70,9 @@ urlpatterns = [
     path("alooks", alooks),
     path("page", page),
     path("apage", apage),
+    *(path(f"cached-{view.__name__}", cache_page(60)(view)) for view in (page, tag, late, public)),
+    path("tag", tag),
+    path("public", public),
     path("unmarked", unmarked),
     path("marked", quota_required(unmarked)),
 ]

@@ -12,8 +12,9 @@ from django.urls import path
 from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
 
-from django_quota import exceptions, tokens
+from django_quota import exceptions
 from django_quota.decorators import quota_required
+from django_quota.tokens import access
 from tests.urls import urlpatterns as ours
 
 #: Attributes of each request, by the next.
@@ -34,7 +35,7 @@ def names_the_user(get_response: Callable[[HttpRequest], Any]) -> Callable[[Http
 def unmarked(request: HttpRequest) -> HttpResponse:
     """Writes, so that a transaction around it holds SQLite's lock; then asks for the token."""
     User.objects.filter(username=request.user.get_username()).update(last_name="seen")
-    return HttpResponse(tokens.get_access_token(request.user)[:12])
+    return HttpResponse(access.get_access_token(request.user)[:12])
 
 
 plain = quota_required(unmarked)
@@ -42,7 +43,7 @@ plain = quota_required(unmarked)
 
 @quota_required
 async def awaited(request: HttpRequest) -> HttpResponse:
-    token = await tokens.aget_access_token(await request.auser())
+    token = await access.aget_access_token(await request.auser())
     return HttpResponse(token[:12])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
 
-from django_quota.ai import async_openai_client, openai_client
+from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.decorators import quota_required
 from django_quota.streaming import stream_response
 from tests.urls import urlpatterns as ours

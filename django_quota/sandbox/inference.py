@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -17,6 +17,7 @@ from . import ledger
 from .api import ApiError, bad_request, json_view, read_json, require_token
 from .models import Application, User
 from .state import state
+from .tools import ToolCall, chosen_call
 from .webhooks import notify, notify_low
 
 __all__ = ["chat_completions", "models"]
@@ -71,6 +72,8 @@ class ChatRequest:
     question: str
     max_tokens: int
     stream: bool
+    #: What the answer is, where it is no text.
+    call: ToolCall | None
 
     @property
     def price(self) -> Price:
@@ -137,6 +140,7 @@ def _read_chat(data: dict[str, Any]) -> ChatRequest:
         question=asked[-1] if asked else "",
         max_tokens=DEFAULT_MAX_TOKENS if limit is None else limit,
         stream=bool(stream),
+        call=chosen_call(data),
     )
 
 
@@ -207,8 +211,10 @@ class Answer:
         self.reserved = 0
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.created = int(time.time())
-        self.pieces, was_cut = _tokenize(_compose(chat.question), chat.max_tokens)
-        self.finish_reason = "length" if was_cut else "stop"
+        text = chat.call.arguments if chat.call else _compose(chat.question)
+        self.pieces, was_cut = _tokenize(text, chat.max_tokens)
+        whole = "tool_calls" if chat.call else "stop"
+        self.finish_reason = "length" if was_cut else whole
 
     def reserve(self) -> None:
         """Hold back the most this can cost. Raises a 402."""
@@ -262,7 +268,11 @@ class Answer:
 
     def completion(self) -> dict[str, Any]:
         """Return the whole answer, charged."""
-        message = {"role": "assistant", "content": "".join(self.pieces), "refusal": None}
+        text = "".join(self.pieces)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if self.chat.call:
+            call = replace(self.chat.call, arguments=text)
+            message |= {"content": None, "tool_calls": [call.as_message()]}
         return {
             "id": self.id,
             "object": "chat.completion",
@@ -288,12 +298,12 @@ class Answer:
         sent = 0
         settled = False
         try:
-            yield self._chunk({"role": "assistant", "content": ""})
+            yield self._chunk({"role": "assistant", **self._begin()})
             for piece in self.pieces:
                 if sent == state.knobs.stream_breaks_after:
                     yield _BROKEN
                     return
-                yield self._chunk({"content": piece})
+                yield self._chunk(self._delta(piece))
                 sent += 1
                 time.sleep(state.knobs.stream_delay)
             quota = self.settle(sent)
@@ -303,6 +313,17 @@ class Answer:
         finally:
             if not settled:
                 self.settle(sent)
+
+    def _begin(self) -> dict[str, Any]:
+        if self.chat.call is None:
+            return {"content": ""}
+        call = replace(self.chat.call, arguments="")
+        return {"content": None, "tool_calls": [{"index": 0, **call.as_message()}]}
+
+    def _delta(self, piece: str) -> dict[str, Any]:
+        if self.chat.call is None:
+            return {"content": piece}
+        return {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **extra: Any) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

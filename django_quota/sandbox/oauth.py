@@ -106,8 +106,21 @@ class QuotaTokenView(TokenView):  # type: ignore[misc]  # the library is untyped
             _tell_of_connection(request, response)
             return _apply_reply_knobs(request, response)
         if state.knobs.token_error_shape == "quota":  # noqa: S105
-            return _in_quota_shape(response)
-        return response
+            response = _in_quota_shape(response)
+        return _challenge(request, response)
+
+
+def _challenge(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Ask for Basic where the client came with it (RFC 6749 section 5.2).
+
+    The library asks for a Bearer here, where there is none yet; some clients report such a
+    challenge in place of the error.
+    """
+    response.headers.pop("WWW-Authenticate", None)
+    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
+    if response.status_code == 401 and scheme == "basic":
+        response.headers["WWW-Authenticate"] = 'Basic realm="Quota"'
+    return response
 
 
 def _tell_of_connection(request: HttpRequest, response: HttpResponse) -> None:
@@ -152,7 +165,7 @@ class RevokeView(RevokeTokenView):  # type: ignore[misc]  # the library is untyp
             now = datetime.now(UTC).isoformat()
             who = (refresh_token.user, refresh_token.application)
             notify("user.disconnected", *who, disconnected_at=now)
-        return response
+        return _challenge(request, response)
 
 
 @json_view("GET", "POST")

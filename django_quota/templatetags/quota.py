@@ -1,6 +1,6 @@
-"""`{% load quota %}`: sign in and out, the balance, buying credits.
+"""`{% load quota %}`: tags to sign in and out, show the balance and buy credits.
 
-Each tag renders a template of django_quota/tags/, which a project may override.
+Each tag renders a template in django_quota/tags/, which a project may override.
 """
 
 from typing import Any
@@ -11,15 +11,18 @@ from django.template.context import Context
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from .. import accounts, messages, money, wallet
-from ..current import CurrentQuota
-from ..web import url_with
+from django_quota import accounts, money
+from django_quota.wallet import purchases
+from django_quota.web import messages
+from django_quota.web.current import CurrentQuota
+from django_quota.web.redirects import url_with
+from django_quota.web.responses import mark_personal
 
 register = template.Library()
 
 
 def _user(context: Context) -> Any:
-    """Who looks at the page; nobody where there is no request, as in Django's own 500 page."""
+    """The request's user; AnonymousUser without a request, as on Django's own 500 page."""
     return getattr(context.get("request"), "user", None) or AnonymousUser()
 
 
@@ -31,7 +34,7 @@ def _link(view: str, next: str | None, text: str, css_class: str) -> dict[str, A
 def quota_sign_in(
     text: str | None = None, next: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
-    """A "Sign in with Quota" button; `next` is where the person goes on."""
+    """A "Sign in with Quota" button; `next` is the page after the sign-in."""
     return _link("django_quota:start", next, text or _("Sign in with Quota"), css_class)
 
 
@@ -39,7 +42,7 @@ def quota_sign_in(
 def quota_connect(
     context: Context, text: str | None = None, next: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
-    """A "Connect Quota" button for a user who is signed in some other way."""
+    """A "Connect your Quota wallet" button for a user who signs in without Quota."""
     user = _user(context)
     connected = user.is_authenticated and accounts.account_of(user) is not None
     text = text or (_("Connect another wallet") if connected else _("Connect your Quota wallet"))
@@ -50,20 +53,23 @@ def quota_connect(
 def quota_sign_out(
     context: Context, text: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
-    """A form that signs out here and at Quota."""
+    """A form that signs out of this site and of Quota."""
     link = _link("django_quota:logout", None, text or _("Sign out"), css_class)
     return {**link, "csrf_token": context.get("csrf_token")}
 
 
 @register.inclusion_tag("django_quota/tags/balance.html", takes_context=True)
 def quota_balance(context: Context) -> dict[str, Any]:
-    """The user's balance; nothing for who is not connected, "unavailable" while Quota is down.
-    Below QUOTA_LOW_BALANCE it says that it is low."""
-    current = getattr(context.get("request"), "quota", None)
-    if isinstance(current, CurrentQuota):  # known already, where an async view has awaited it
+    """The user's balance, and whether it is low (QUOTA_LOW_BALANCE); nothing if no wallet is
+    connected; "unavailable" while Quota is down. No cache keeps the page of a signed-in user."""
+    request, current = context.get("request"), getattr(context.get("request"), "quota", None)
+    if isinstance(current, CurrentQuota):  # an async view may have awaited it already
         state, balance = current.balance_state, current.balance
     else:
-        state, balance = wallet.balance_for_page(_user(context))
+        user = _user(context)
+        if request is not None and user.is_authenticated:
+            mark_personal(request)
+        state, balance = purchases.balance_for_page(user)
     return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
 
 
@@ -71,18 +77,18 @@ def quota_balance(context: Context) -> dict[str, Any]:
 def quota_buy_credits(
     text: str | None = None, next: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
-    """A link to the packages on offer."""
+    """A link to the credit packages on offer."""
     return _link("django_quota:packages", next, text or _("Buy credits"), css_class)
 
 
 @register.inclusion_tag("django_quota/tags/error.html", takes_context=True)
 def quota_error(context: Context) -> dict[str, Any]:
-    """Words for `?quota_error=<code>` in the address of this page; nothing without one."""
+    """The text for `?quota_error=<code>` in the URL of this page; nothing without a code."""
     request = context.get("request")
     return messages.explain(request) if request is not None else {"error": None}
 
 
 @register.filter
 def credits_as_usd(credits: int | None) -> str:
-    """`{{ credits|credits_as_usd }}`: 1000000 is "$1.00"; "" for what is no whole number."""
+    """`{{ credits|credits_as_usd }}`: 1000000 is "$1.00"; "" for any value but an int."""
     return money.format_usd(credits) if type(credits) is int else ""

@@ -10,10 +10,12 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from django_quota.messages import SIGN_IN_ERRORS
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.signals import sign_in_failed
-from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, Browser, HostileProvider
+from django_quota.testing import renewals_in_this_transaction
+from django_quota.web.messages import SIGN_IN_ERRORS
+from tests.helpers.browser import Browser
+from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider
 from tests.sandbox_client import wanted_at
 from tests.shown import SECRET
 from tests.tiny_server import TinyServer
@@ -28,6 +30,18 @@ def source(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("source")
     assert marker is not None, "say with @pytest.mark.source(...) who asks for this"
     request.node.user_properties.append(("source", "; ".join(marker.args)))
+
+
+@pytest.fixture(autouse=True)
+def given_back_in_this_transaction(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a refused sign-in gives back is queued in the test's transaction, and gone with it: on
+    a connection of its own it would stay for the next test."""
+    marker = request.node.get_closest_marker("django_db")
+    if marker is None or marker.kwargs.get("transaction"):
+        yield
+        return
+    with renewals_in_this_transaction():
+        yield
 
 
 @pytest.fixture

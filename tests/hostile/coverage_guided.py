@@ -34,10 +34,11 @@ with atheris.instrument_imports(include=["django_quota", "jwt"]):
     from jwt.algorithms import RSAAlgorithm
     from requests.structures import CaseInsensitiveDict
 
-    from django_quota import discovery, id_token, pending, provider, transport, views
     from django_quota.exceptions import QuotaError
-    from django_quota.pending import PendingSignIn
-    from django_quota.transport import Reply
+    from django_quota.oidc import developers, discovery, endpoints, id_token, transport, wallet_api
+    from django_quota.oidc.transport import Reply
+    from django_quota.web import pending, sign_in
+    from django_quota.web.pending import PendingSignIn
 
 from tests.signing import CLIENT_ID, ISSUER, NONCE, NOW, b64, claims, forge, jwk, rsa_key
 
@@ -162,7 +163,14 @@ def validate(data: Data) -> None:
     fuzzed = token(data)
     id_token.unverified_claims(fuzzed)
     id_token.validate(
-        fuzzed, keys=KEYS, issuer=ISSUER, audience=CLIENT_ID, nonce=NONCE, now=NOW, leeway=60
+        fuzzed,
+        keys=KEYS,
+        issuer=ISSUER,
+        audience=CLIENT_ID,
+        nonce=NONCE,
+        access_token="quota_token_hush",
+        now=NOW,
+        leeway=60,
     )
 
 
@@ -179,6 +187,7 @@ def usable_keys(data: Data) -> None:
                 issuer=ISSUER,
                 audience=CLIENT_ID,
                 nonce=NONCE,
+                access_token="quota_token_hush",
                 now=NOW,
                 leeway=60,
             )
@@ -197,9 +206,9 @@ def token_reply(data: Data) -> None:
     discover()
     quota_answers(reply(HONEST_TOKENS, data))
     if data.ConsumeBool():
-        provider.refresh("quota_refresh_1")
+        endpoints.refresh("quota_refresh_1")
     else:
-        provider.exchange_code(code="c", redirect_uri="http://localhost/", code_verifier="v")
+        endpoints.exchange_code(code="c", redirect_uri="http://localhost/", code_verifier="v")
 
 
 def reply_properties(data: Data) -> None:
@@ -213,12 +222,14 @@ def api_reply(data: Data) -> None:
     quota_answers(reply(HONEST_API, data))
     ask: Callable[[], object] = data.PickValueInList(
         [
-            lambda: provider.balance("t"),
-            lambda: provider.packages(),
-            lambda: provider.userinfo("t"),
-            lambda: provider.create_checkout("t", package_id="p", success_url="s", cancel_url="c"),
-            lambda: provider.revoke("t", "refresh_token"),
-            lambda: provider.save_app("sess_1", {}, client_id=None),
+            lambda: wallet_api.fetch_balance("t"),
+            lambda: wallet_api.fetch_packages(),
+            lambda: endpoints.fetch_userinfo("t"),
+            lambda: wallet_api.create_checkout(
+                "t", package_id="p", success_url="s", cancel_url="c"
+            ),
+            lambda: endpoints.revoke("t", "refresh_token"),
+            lambda: developers.save_app("sess_1", {}, client_id=None),
         ]
     )
     ask()
@@ -241,8 +252,8 @@ def callback(data: Data) -> None:
     django_cache.clear()  # which remembers the state that was taken
     request.user = AnonymousUser()
     request.session = SessionStore()
-    pending.keep(request.session, PendingSignIn(redirect_uri="http://localhost/", state=STATE))
-    response = views.CallbackView.as_view()(request)
+    pending.save(request.session, PendingSignIn(redirect_uri="http://localhost/", state=STATE))
+    response = sign_in.CallbackView.as_view()(request)
     assert response.status_code == 302
     assert response["Location"].startswith("/auth/quota/error?quota_error=")
 

@@ -13,10 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
-
-import requests
-from django.test import Client
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests import signing
 from tests.tiny_server import Answer, Seen, TinyServer, answer, json_answer
@@ -165,29 +162,3 @@ def s256(verifier: str) -> str:
     """RFC 7636 section 4.2."""
     digest = hashlib.sha256(verifier.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-class Browser:
-    """A person with a browser: Django's test client at the site, real HTTP at the provider."""
-
-    def __init__(self, client: Client, *, start_path: str = "/auth/quota/start") -> None:
-        self.client = client
-        self.start_path = start_path
-
-    def start(self, **query: str) -> str:
-        """Click "Sign in with Quota"; the address at the provider that the browser is sent to."""
-        return str(self.client.get(self.start_path, query)["Location"])
-
-    def at_provider(self, url: str) -> str:
-        """Sign in there; the address that the provider sends the browser back to."""
-        reply = requests.get(url, allow_redirects=False, timeout=20)
-        return urljoin(url, reply.headers["Location"])
-
-    def come_back(self, url: str, **options: Any) -> Any:
-        """Follow the provider's redirect to the callback; the site's answer."""
-        parts = urlsplit(url)
-        return self.client.get(f"{parts.path}?{parts.query}", **options)
-
-    def sign_in(self, **query: str) -> Any:
-        """The whole way; the answer of the callback."""
-        return self.come_back(self.at_provider(self.start(**query)))

@@ -17,6 +17,7 @@ from django.core.signals import got_request_exception
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from tests.helpers.browser import Browser
 from tests.hostile import (
     test_callback,
     test_id_token,
@@ -32,7 +33,6 @@ from tests.hostile.provider import (
     REMOVED,
     TOKEN,
     USERINFO,
-    Browser,
     HostileProvider,
 )
 
@@ -115,7 +115,7 @@ CASES = [
     ),
     pytest.param(
         forged_error,
-        id="test_callback: test_who_is_signed_in_goes_home[a forged error]",
+        id="test_callback: test_who_is_signed_in_goes_on[a forged error]",
         marks=pytest.mark.source("RFC 6749 section 10.12"),
     ),
     pytest.param(

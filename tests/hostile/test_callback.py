@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +20,13 @@ from django.test import Client
 from django.utils.crypto import constant_time_compare
 from pytest_django.fixtures import Settings
 
-from django_quota import id_token, pending
 from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.oidc import id_token
+from django_quota.web import pending
+from tests.helpers.browser import Browser
+from tests.helpers.concurrency import begin_together
 from tests.hostile.conftest import Refused
-from tests.hostile.provider import REMOVED, Browser, HostileProvider, changed, s256
+from tests.hostile.provider import REMOVED, HostileProvider, changed, s256
 from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import Answer, Seen, TinyServer, json_answer
 
@@ -235,17 +238,23 @@ def test_a_state_is_good_for_one_attempt(
 
 @pytest.mark.source("RFC 6749 section 10.12")
 @pytest.mark.parametrize(
-    "change",
+    ("change", "where"),
     [
-        pytest.param(lambda url: url, id="the back button"),
-        pytest.param(lambda url: CALLBACK, id="a tab restored without the query"),
-        pytest.param(having(state="forged", error="access_denied"), id="a forged error"),
-        pytest.param(having(state="forged"), id="a forged code"),
+        pytest.param(lambda url: url, "/?welcome=1", id="the back button"),
+        pytest.param(having(code="forged"), "/?welcome=1", id="a forged code"),
+        pytest.param(lambda url: CALLBACK, "/", id="a tab restored without the query"),
+        pytest.param(having(state="forged", error="access_denied"), "/", id="a forged error"),
+        pytest.param(having(state="forged"), "/", id="a forged state"),
     ],
 )
-def test_who_is_signed_in_goes_home(
-    change: Change, provider: HostileProvider, browser: Browser, caplog: pytest.LogCaptureFixture
+def test_who_is_signed_in_goes_on(
+    change: Change,
+    where: str,
+    provider: HostileProvider,
+    browser: Browser,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """To where that sign-in has led, or home."""
     back = browser.at_provider(browser.start(next="/?welcome=1"))
     browser.come_back(back)
     user = browser.client.session[SESSION_KEY]
@@ -253,7 +262,7 @@ def test_who_is_signed_in_goes_home(
 
     answer = browser.come_back(change(back))
 
-    assert (answer.status_code, answer["Location"]) == (302, "/")
+    assert (answer.status_code, answer["Location"]) == (302, where)
     assert browser.client.session[SESSION_KEY] == user
     assert provider.asked() == asked
     assert not [r for r in caplog.records if r.name == "django_quota.sign_in"]
@@ -267,25 +276,21 @@ def test_the_same_callback_twice_at_once(
     """A provider may revoke the tokens of a code that it is sent twice."""
     back = browser.at_provider(browser.start(next="/?welcome=1"))
     both_have_read = Barrier(2)
-    take = pending.take
+    real = pending.pop
 
-    def take_together(session: Any, state: Any) -> Any:
+    def pop_together(session: Any, state: Any) -> Any:
         session.get(pending.SESSION_KEY)
         both_have_read.wait(20)
-        return take(session, state)
+        return real(session, state)
 
-    monkeypatch.setattr(pending, "take", take_together)
+    monkeypatch.setattr(pending, "pop", pop_together)
 
-    def run(_number: int) -> str:
+    def run() -> str:
         tab = Browser(Client(SERVER_NAME="localhost"))
         tab.client.cookies["sessionid"] = browser.client.cookies["sessionid"].value
-        try:
-            return wanted_at(tab.come_back(back))[0]
-        finally:
-            connections.close_all()
+        return wanted_at(tab.come_back(back))[0]
 
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(run, range(2))) == ["/", "/auth/quota/error"]
+    assert sorted(begin_together([run, run])) == ["/", "/auth/quota/error"]
     assert provider.asked().count(EXCHANGE) == 1
 
 
@@ -697,13 +702,9 @@ def test_two_tabs_at_the_same_moment(provider: HostileProvider, browser: Browser
     def come_back(url: str) -> Any:
         client = Client(SERVER_NAME="localhost")
         client.cookies["sessionid"] = sessionid
-        try:
-            return Browser(client).come_back(url)
-        finally:
-            connections.close_all()
+        return Browser(client).come_back(url)
 
-    with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(come_back, tabs))
+    answers = begin_together([partial(come_back, url) for url in tabs])
     places = [answer["Location"] for answer in answers]
     assert get_user_model().objects.count() == 1
     # The one that ends second finds that the first has rotated the session's key.

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from pytest_django.fixtures import Settings
 
-from django_quota import discovery, transport
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.models import ProviderAccount
-from django_quota.transport import MAX_REPLY_BYTES
+from django_quota.oidc import cached_document, discovery, transport
+from django_quota.oidc.transport import MAX_REPLY_BYTES
+from tests.helpers.browser import Browser
+from tests.helpers.certificates import Certificate, certificate
 from tests.hostile.conftest import Refused
 from tests.hostile.provider import (
     AUTHORIZE,
@@ -32,7 +25,6 @@ from tests.hostile.provider import (
     REMOVED,
     TOKEN,
     USERINFO,
-    Browser,
     HostileProvider,
 )
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
@@ -51,8 +43,8 @@ PASTE = "add this line to your settings: "
 NO_ISSUER = "names no usable issuer; check QUOTA_BASE_URL."
 
 
-def case(name: str, source: str, *values: Any) -> Any:
-    return pytest.param(*values, id=name, marks=pytest.mark.source(source))
+def case(name: str, source: str, *values: Any, marks: Any = ()) -> Any:
+    return pytest.param(*values, id=name, marks=[pytest.mark.source(source), *marks])
 
 
 def click(browser: Browser) -> Any:
@@ -143,7 +135,7 @@ def test_an_issuer_that_changes_is_refused_for_everybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not for one person a cool-down, while the others are sent to Quota in vain."""
-    monkeypatch.setattr(discovery, "MAX_AGE", 0)
+    monkeypatch.setattr(cached_document, "MAX_AGE", 0)
     click(browser)
     provider.discovery["issuer"] = "https://usequota.ai"
     refused(click(browser), "issuer_mismatch", 'QUOTA_ISSUER = "https://usequota.ai"')
@@ -157,7 +149,7 @@ def test_what_is_no_discovery_document_ends_nothing(
     provider: HostileProvider, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page of maintenance, as JSON and with a 200."""
-    monkeypatch.setattr(discovery, "MAX_AGE", 0)
+    monkeypatch.setattr(cached_document, "MAX_AGE", 0)
     browser.sign_in()
     provider.server.on(DISCOVERY, json_answer({"status": "maintenance"}))
     assert browser.sign_in()["Location"] == "/"
@@ -171,6 +163,7 @@ def test_no_discovery_document_at_all(
     refused(click(browser), "provider_unavailable", "no discovery document")
 
 
+@pytest.mark.slow
 @pytest.mark.source("CWE-400; design section 5 rule 7: every wait is bounded")
 def test_who_waits_for_it_waits_no_longer_than_the_deadline(
     provider: HostileProvider, settings: Settings
@@ -308,7 +301,8 @@ TROUBLE = [
         "slow",
         "CWE-400",
         lambda document: json_answer(document, delay=2),
-        "cannot be reached (ReadTimeout)",
+        "cannot be reached (timed out)",
+        marks=[pytest.mark.slow],
     ),
 ]
 
@@ -345,32 +339,6 @@ def test_a_redirect_to_another_document_is_not_followed(
 # --- TLS ---
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """PEM, for an IP address; it vouches for itself."""
-
-    public: bytes
-    private: bytes
-
-
-def certificate(address: str) -> Certificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Quota")])
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - day)
-        .not_valid_after(now + day)
-        .add_extension(hosts, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Certificate(
-        made.public_bytes(Encoding.PEM),
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
-
-
 #: `over_tls(served, trusted)`
 OverTLS = Callable[[Certificate, Certificate], HostileProvider]
 
@@ -386,12 +354,10 @@ def over_tls(
     with ExitStack() as servers:
 
         def serve(served: Certificate, trusted: Certificate) -> HostileProvider:
-            theirs, ours = tmp_path / "theirs.pem", tmp_path / "ours.pem"
-            theirs.write_bytes(served.private + served.public)
+            ours = tmp_path / "ours.pem"
             ours.write_bytes(trusted.public)
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ours))
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(theirs)
+            context = served.server_context(tmp_path)
             server = servers.enter_context(TinyServer(tls=context))
             settings.QUOTA_BASE_URL = server.origin
             return HostileProvider(server)
@@ -432,7 +398,9 @@ def test_a_wrong_certificate_is_sent_nothing(
     refused: Refused,
 ) -> None:
     stranger = over_tls(served, trusted)
-    refused(click(browser), "provider_unavailable", "cannot be reached (SSLError)")
+    refused(
+        click(browser), "provider_unavailable", "cannot be reached (TLS: CERTIFICATE_VERIFY_FAILED)"
+    )
     assert (stranger.server.connections, stranger.server.requests) == (1, [])
 
 

@@ -13,10 +13,11 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from django_quota import discovery, id_token
 from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.oidc import discovery, id_token
 from tests import signing
-from tests.hostile.provider import END_SESSION, REMOVED, Browser, HostileProvider
+from tests.helpers.browser import Browser
+from tests.hostile.provider import END_SESSION, REMOVED, HostileProvider
 from tests.sandbox_client import query_of
 
 pytestmark = pytest.mark.django_db
@@ -87,7 +88,7 @@ def test_signs_out_here_and_at_the_provider(provider: HostileProvider, signed_in
     assert where.startswith(f"{provider.origin}{END_SESSION}?")
     sent = query_of(where)
     assert sent["post_logout_redirect_uri"] == "http://localhost/"
-    assert sent["id_token_hint"] == QuotaToken.objects.get().id_token
+    assert sent["id_token_hint"] == QuotaToken.objects.get().id_token.reveal()
 
 
 @pytest.mark.source("OWASP ASVS 5.0 section 7.4.1: the session ends")
@@ -105,6 +106,11 @@ def test_nothing_of_the_session_is_left(signed_in: Browser) -> None:
 
 def no_answer(provider: HostileProvider, settings: Settings) -> None:
     settings.QUOTA_BASE_URL = "http://127.0.0.1:9"  # the discard port: nobody listens
+
+
+def discovery_without_endpoint(provider: HostileProvider) -> None:
+    provider.discovery["end_session_endpoint"] = REMOVED
+    discovery.forget()
 
 
 def no_endpoint(provider: HostileProvider, settings: Settings) -> None:
@@ -143,6 +149,10 @@ def no_id_token(provider: HostileProvider, settings: Settings) -> None:
     QuotaToken.objects.update(id_token="")
 
 
+#: Who has signed in with the provider signs out there, too: it is told which client asks.
+WITHOUT_HINT = (a_key_that_is_lost, no_row, no_account, no_id_token)
+
+
 def in_the_way(name: str, source: str, trouble: Any, log: str) -> Any:
     return pytest.param(trouble, log, id=name, marks=pytest.mark.source(source))
 
@@ -179,7 +189,12 @@ def test_signs_out_of_this_site_all_the_same(
 ) -> None:
     trouble(provider, settings)
     discovery.forget()
-    assert signs_out(signed_in) == "/"
+    where = signs_out(signed_in)
+    if trouble in WITHOUT_HINT:
+        assert where.startswith(f"{provider.origin}{END_SESSION}?")
+        assert sorted(query_of(where)) == ["client_id", "post_logout_redirect_uri"]
+    else:
+        assert where == "/"
     told = [r.getMessage() for r in caplog.records if r.name.startswith("django_quota")]
     assert len(told) == bool(log)
     assert log in "".join(told)
@@ -194,7 +209,7 @@ def test_an_id_token_that_has_expired(provider: HostileProvider, signed_in: Brow
     row.id_token = signing.forge({"alg": "RS256", "kid": "k1"}, {"exp": 1_000_000_000})
     row.expires_at = datetime.fromtimestamp(1_000_000_000, UTC)
     row.save()
-    assert query_of(signs_out(signed_in))["id_token_hint"] == row.id_token
+    assert query_of(signs_out(signed_in))["id_token_hint"] == row.id_token.reveal()
 
 
 @pytest.mark.source(f"{RP_LOGOUT} section 2")
@@ -204,7 +219,7 @@ def test_the_hint_names_who_signs_out(provider: HostileProvider, signed_in: Brow
     hints = {}
     browsers = {ada: signed_in}
     for sub in ("earlier-letters-first", "zeno"):
-        provider.person["sub"] = sub
+        provider.person |= {"sub": sub, "email": f"{sub}@example.com"}
         browsers[sub] = Browser(Client(SERVER_NAME="localhost"))
         browsers[sub].sign_in()
     for sub, browser in browsers.items():
@@ -238,7 +253,7 @@ def test_no_parameter_leads_elsewhere(
     name: str, place: str, known: bool, provider: HostileProvider, signed_in: Browser
 ) -> None:
     if not known:
-        QuotaToken.objects.all().delete()
+        discovery_without_endpoint(provider)
     evil = {name: "https://evil.example/"}
     options = {"query_params": evil} if place == "query" else {"data": evil}
     where = signs_out(signed_in, **options)
@@ -251,10 +266,12 @@ def test_no_parameter_leads_elsewhere(
 
 @pytest.mark.source(f"{RP_LOGOUT} section 3; RFC 9700 section 4.1")
 @pytest.mark.parametrize("known", [True, False], ids=["to the provider", "to this site"])
-def test_the_setting_is_the_way_back(known: bool, signed_in: Browser, settings: Settings) -> None:
+def test_the_setting_is_the_way_back(
+    known: bool, provider: HostileProvider, signed_in: Browser, settings: Settings
+) -> None:
     settings.QUOTA_POST_LOGOUT_REDIRECT_URI = "https://app.example/bye"
     if not known:
-        QuotaToken.objects.all().delete()
+        discovery_without_endpoint(provider)
     where = signs_out(signed_in)
     if known:
         where = query_of(where)["post_logout_redirect_uri"]
@@ -286,4 +303,9 @@ def test_an_endpoint_with_a_query_of_its_own(provider: HostileProvider, signed_i
     discovery.forget()
     where = signs_out(signed_in)
     assert urlsplit(where).path == END_SESSION
-    assert sorted(query_of(where)) == ["id_token_hint", "post_logout_redirect_uri", "tenant"]
+    assert sorted(query_of(where)) == [
+        "client_id",
+        "id_token_hint",
+        "post_logout_redirect_uri",
+        "tenant",
+    ]

@@ -13,10 +13,11 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from django_quota import pending
 from django_quota.conf import get_settings
-from django_quota.web import sign_scope
-from tests.hostile.provider import REMOVED, Browser, HostileProvider
+from django_quota.web import pending
+from django_quota.web.signed_scopes import sign_scope
+from tests.helpers.browser import Browser
+from tests.hostile.provider import REMOVED, HostileProvider
 from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import json_answer
 
@@ -382,5 +383,5 @@ def test_nor_does_an_old_link_of_ours(
 ) -> None:
     link = sign_scope("account.read")
     assert "account.read" in query_of(browser.start(scope=link))["scope"]
-    monkeypatch.setattr("django_quota.web.SCOPE_LIFETIME", -1)
+    monkeypatch.setattr("django_quota.web.signed_scopes.SCOPE_LIFETIME", -1)
     assert "account.read" not in query_of(browser.start(scope=link))["scope"]

@@ -4,7 +4,6 @@ providers and another spelling of an e-mail address in the way."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
 from typing import Any, ClassVar
@@ -18,12 +17,15 @@ from django.db import connection, connections
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from django_quota import accounts, pending
-from django_quota import provider as provider_module
+from django_quota import accounts, connecting
 from django_quota.backends import QuotaBackend
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.oidc import endpoints as provider_module
+from django_quota.web import pending
+from tests.helpers.browser import Browser
+from tests.helpers.concurrency import begin_together
 from tests.hostile.conftest import Refused
-from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, Browser, HostileProvider
+from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider
 from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import Answer, Seen, TinyServer, json_answer
 
@@ -263,6 +265,7 @@ def test_the_stock_state_at_our_callback(
 
 
 @pytest.mark.source("RFC 9700 section 4.4")
+@pytest.mark.usefixtures("duplicates")
 def test_both_in_one_browser(
     provider: HostileProvider, other: HostileProvider, browser: Browser, stock: Browser
 ) -> None:
@@ -311,8 +314,38 @@ def test_who_is_known_may_come_in_all_the_same(browser: Browser, settings: Setti
 # --- an e-mail address is not an identity ---
 
 
+@pytest.fixture
+def duplicates(settings: Settings) -> None:
+    """A site that wants a second user where the address is known."""
+    settings.QUOTA_ALLOW_DUPLICATE_EMAIL = True
+
+
+@pytest.mark.source("OIDC Core 5.7")
+@pytest.mark.parametrize("spelling", ["ada@example.com", "Ada@Example.COM"])
+def test_a_verified_email_that_the_site_knows(
+    spelling: str, browser: Browser, turned_back: TurnedBack
+) -> None:
+    """Not a second user: the first could not sign in any more where users are found by it."""
+    ada = User.objects.create_user("ada", spelling, "correct horse")
+    turned_back(browser.sign_in(), "email_known", "let them sign in as usual")
+    assert User.objects.get() == ada
+    ada.refresh_from_db()
+    assert ada.check_password("correct horse")
+
+
+@pytest.mark.source("OIDC Core 5.7")
+def test_that_the_site_knows_an_address_is_told_only_to_who_has_it(
+    provider: HostileProvider, browser: Browser
+) -> None:
+    User.objects.create_user("ada", "ada@example.com", "correct horse")
+    provider.person["email_verified"] = False
+    assert browser.sign_in()["Location"] == "/"
+    assert ProviderAccount.objects.get().user.email == ""
+
+
 @pytest.mark.source("OIDC Core 5.7; RFC 9700 section 4.15")
 @pytest.mark.parametrize("more", ["a group", "a permission", "is not active"])
+@pytest.mark.usefixtures("duplicates")
 def test_the_email_of_somebody_who_may_do_more_or_nothing(
     more: str, browser: Browser, settings: Settings
 ) -> None:
@@ -331,6 +364,7 @@ def test_the_email_of_somebody_who_may_do_more_or_nothing(
 @pytest.mark.source("OIDC Core 5.7; RFC 9700 section 4.15")
 @pytest.mark.parametrize("verified", [False, True], ids=["unverified", "verified"])
 @pytest.mark.parametrize("link", [False, True], ids=["no link", "QUOTA_LINK_BY_EMAIL"])
+@pytest.mark.usefixtures("duplicates")
 def test_a_superusers_email(
     verified: bool, link: bool, provider: HostileProvider, browser: Browser, settings: Settings
 ) -> None:
@@ -372,6 +406,7 @@ def test_a_link_by_email(spelling: str, browser: Browser, settings: Settings) ->
 
 
 @pytest.mark.source("the issue: QUOTA_LINK_BY_EMAIL, a verified, unique e-mail")
+@pytest.mark.usefixtures("duplicates")
 def test_an_email_that_two_have(browser: Browser, settings: Settings) -> None:
     settings.QUOTA_LINK_BY_EMAIL = True
     for name in ("one", "two"):
@@ -433,6 +468,7 @@ def test_an_email_that_changed_at_the_provider(provider: HostileProvider, browse
 
 @pytest.mark.source("OIDC Core 5.7")
 @pytest.mark.parametrize("link", [False, True], ids=["no link", "QUOTA_LINK_BY_EMAIL"])
+@pytest.mark.usefixtures("duplicates")
 def test_an_email_that_is_another_persons_now(
     link: bool, provider: HostileProvider, browser: Browser, settings: Settings
 ) -> None:
@@ -449,6 +485,7 @@ def test_an_email_that_is_another_persons_now(
 
 
 @pytest.mark.source("OIDC Core 2: sub is case sensitive")
+@pytest.mark.usefixtures("duplicates")
 def test_subs_that_differ_in_case(provider: HostileProvider, browser: Browser) -> None:
     browser.sign_in()
     provider.person["sub"] = provider.person["sub"].upper()
@@ -500,14 +537,10 @@ def test_two_first_sign_ins_at_once(browser: Browser, monkeypatch: pytest.Monkey
     monkeypatch.setattr(QuotaBackend, "create_user", create_together)
 
     def run(visitor: Browser) -> str | None:
-        try:
-            assert visitor.sign_in()["Location"] == "/"
-            return signed_in(visitor.client)
-        finally:
-            connections.close_all()
+        assert visitor.sign_in()["Location"] == "/"
+        return signed_in(visitor.client)
 
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(run, [browser, another_browser()])
+    first, second = begin_together([partial(run, browser), partial(run, another_browser())])
     assert first == second == str(User.objects.get().pk)
     assert ProviderAccount.objects.count() == 1
 
@@ -515,7 +548,7 @@ def test_two_first_sign_ins_at_once(browser: Browser, monkeypatch: pytest.Monkey
 # --- Connect Wallet ---
 
 
-def connecting(browser: Browser) -> str:
+def consented_connect(browser: Browser) -> str:
     """The member has agreed to connect, and said yes at the provider; the way back."""
     url = browser.client.post("/auth/quota/connect", {"replaces": ""})["Location"]
     return browser.at_provider(str(url))
@@ -552,7 +585,9 @@ def test_a_wallet_of_another_user(browser: Browser, turned_back: TurnedBack, mem
     owner = another_browser()
     owner.sign_in()
     before = QuotaToken.objects.get().version
-    turned_back(browser.come_back(connecting(browser)), "account_in_use", "belongs to another user")
+    turned_back(
+        browser.come_back(consented_connect(browser)), "account_in_use", "belongs to another user"
+    )
     assert signed_in(browser.client) == str(member.pk)
     assert signed_in(owner.client) == str(ProviderAccount.objects.get().user_id)
     assert QuotaToken.objects.get().version == before
@@ -562,7 +597,7 @@ def test_a_wallet_of_another_user(browser: Browser, turned_back: TurnedBack, mem
 def test_another_user_at_the_end(
     member: Any, provider: HostileProvider, browser: Browser, turned_back: TurnedBack
 ) -> None:
-    back = connecting(browser)
+    back = consented_connect(browser)
     other = User.objects.create_user("other")
     carried_into(browser, lambda client: client.force_login(other, PASSWORD_BACKEND))
     turned_back(browser.come_back(back), "state_mismatch", "another user is signed in")
@@ -573,7 +608,7 @@ def test_another_user_at_the_end(
 @pytest.mark.source("RFC 9700 section 4.7")
 def test_nobody_at_the_end(member: Any, browser: Browser, turned_back: TurnedBack) -> None:
     """Least of all does it sign somebody in."""
-    back = connecting(browser)
+    back = consented_connect(browser)
 
     def sign_out(client: Any) -> None:
         client.logout()
@@ -590,7 +625,7 @@ def test_nobody_at_the_end(member: Any, browser: Browser, turned_back: TurnedBac
 def test_a_logout_while_the_wallet_is_asked_for(
     member: Any, provider: HostileProvider, browser: Browser, turned_back: TurnedBack
 ) -> None:
-    back = connecting(browser)
+    back = consented_connect(browser)
     other_tab = another_browser(key_of(browser))
 
     def token(request: Seen) -> Answer:
@@ -673,7 +708,7 @@ def test_an_account_that_goes_during_its_sign_in(
     User.objects.update(password="pbkdf2_sha256$1$salt$hash")
 
     def meanwhile(backend: Any, user: Any) -> bool:
-        accounts.disconnect(user) if what == "disconnected" else User.objects.all().delete()
+        connecting.disconnect(user) if what == "disconnected" else User.objects.all().delete()
         return True
 
     monkeypatch.setattr(QuotaBackend, "user_can_authenticate", meanwhile)

@@ -17,10 +17,11 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from django_quota.models import QuotaToken
-from django_quota.transport import MAX_REPLY_BYTES
-from django_quota.web import sign_scope
+from django_quota.oidc.transport import MAX_REPLY_BYTES
+from django_quota.web.signed_scopes import sign_scope
+from tests.helpers.browser import Browser
 from tests.hostile.conftest import Refused
-from tests.hostile.provider import REMOVED, TOKEN, Browser, HostileProvider
+from tests.hostile.provider import REMOVED, TOKEN, HostileProvider
 from tests.sandbox_client import query_of, wanted_at
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
@@ -265,6 +266,7 @@ def dripping(headers: bytes, rest: bytes) -> Answer:
     return Answer(head=headers, rest=rest, pause=4 / len(rest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wire",
     [
@@ -292,7 +294,9 @@ def test_a_provider_that_went_away_is_sent_nothing(
 ) -> None:
     callback = browser.at_provider(browser.start())
     provider.server.__exit__()
-    refused(browser.come_back(callback), "provider_unavailable", f"{UNREACHED} (ConnectionError)")
+    refused(
+        browser.come_back(callback), "provider_unavailable", f"{UNREACHED} (connection refused)"
+    )
     assert posted(provider) == 0
 
 
@@ -340,8 +344,8 @@ def chunked(body: bytes) -> Answer:
     return Answer(head=start + pieces + b"0\r\n\r\n")
 
 
-def stored(*secrets: str) -> QuotaToken:
-    return QuotaToken.objects.with_secrets(*secrets).get()
+def stored() -> QuotaToken:
+    return QuotaToken.objects.get()
 
 
 @pytest.mark.parametrize(
@@ -379,7 +383,6 @@ def test_how_tokens_are_wrapped_does_not_matter(
 def test_token_type_may_be(token_type: Any, provider: HostileProvider, browser: Browser) -> None:
     provider.token["token_type"] = token_type
     assert browser.sign_in()["Location"] == "/"
-    assert stored().token_type == "Bearer"
 
 
 @pytest.mark.parametrize(
@@ -405,8 +408,8 @@ def test_expires_in_costs_nobody_their_tokens(
 ) -> None:
     provider.token["expires_in"] = expires_in
     assert browser.sign_in()["Location"] == "/"
-    row = stored("access_token")
-    assert row.access_token.startswith("quota_token_")
+    row = stored()
+    assert row.access_token.reveal().startswith("quota_token_")
     assert row.expires_at - row.updated_at == timedelta(seconds=seconds)
 
 
@@ -445,9 +448,9 @@ def test_without_a_refresh_token_the_sign_in_works(
 ) -> None:
     provider.token["refresh_token"] = refresh_token
     assert browser.sign_in()["Location"] == "/"
-    row = stored("access_token", "refresh_token")
-    assert row.access_token.startswith("quota_token_")
-    assert row.refresh_token == ""
+    row = stored()
+    assert row.access_token.reveal().startswith("quota_token_")
+    assert row.refresh_token.reveal() == ""
 
 
 @pytest.mark.source("RFC 6749 3.3: the scope issued may differ from the one requested")

@@ -13,10 +13,11 @@ from django.contrib.auth import get_user_model
 from pytest_django.fixtures import Settings
 
 from django_quota.models import ProviderAccount
-from django_quota.transport import MAX_REPLY_BYTES
+from django_quota.oidc.transport import MAX_REPLY_BYTES
 from tests import signing
+from tests.helpers.browser import Browser
 from tests.hostile.conftest import SECRET
-from tests.hostile.provider import REMOVED, USERINFO, Browser, HostileProvider
+from tests.hostile.provider import REMOVED, USERINFO, HostileProvider
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
 pytestmark = pytest.mark.django_db
@@ -25,8 +26,8 @@ EMAIL = "ada@example.com"
 NOT_READ = "userinfo not read: "
 
 
-def case(name: str, source: str, *values: Any) -> Any:
-    return pytest.param(*values, id=name, marks=pytest.mark.source(source))
+def case(name: str, source: str, *values: Any, marks: Any = ()) -> Any:
+    return pytest.param(*values, id=name, marks=[pytest.mark.source(source), *marks])
 
 
 def asked(provider: HostileProvider) -> int:
@@ -232,7 +233,8 @@ NO_CLAIMS = [
         "slow",
         "CWE-400",
         lambda claims: json_answer(claims, delay=2),
-        NOT_READ + "Quota cannot be reached (ReadTimeout)",
+        NOT_READ + "Quota cannot be reached (timed out)",
+        marks=[pytest.mark.slow],
     ),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.process
 @pytest.mark.source("Django: AUTH_USER_MODEL")
 @pytest.mark.parametrize(
     "model",
@@ -22,6 +23,8 @@ import pytest
         "MaybeEmailUser",
         "OddEmailUser",
         "NumberedUser",
+        "IntegerUser",
+        "TwoEmailsUser",
     ],
 )
 def test_another_user_model(model: str) -> None:

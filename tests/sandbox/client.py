@@ -13,8 +13,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,7 +166,7 @@ class Sandbox:
 
     def sign_in(self, app: App, email: str, scope: str = SCOPES) -> dict[str, Any]:
         """Walk the whole flow in a new browser and return the token reply."""
-        with Browser(self.url) as browser:
+        with Visitor(self.url) as browser:
             code = browser.authorize(app, email, scope=scope)
             reply = self.token(browser.exchange(app, code))
         assert reply.status_code == 200, reply.text
@@ -177,7 +175,7 @@ class Sandbox:
 
 
 @dataclass
-class Browser:
+class Visitor:
     """A person's browser at Quota: keeps cookies, fills in forms, never follows to the app."""
 
     url: str
@@ -187,7 +185,7 @@ class Browser:
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
     state: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def __enter__(self) -> Browser:
+    def __enter__(self) -> Visitor:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -268,11 +266,3 @@ def claims(id_token: str) -> dict[str, Any]:
         base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     )
     return decoded
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 5) -> None:
-    """Wait for something another thread does."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from .client import App, Browser, Sandbox, SandboxProcess, start_sandbox, stop_sandbox
+from .client import App, Sandbox, SandboxProcess, Visitor, start_sandbox, stop_sandbox
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder ask a sandbox in a process of its own."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker("process")
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +60,7 @@ def tokens(sandbox: Sandbox, app: App, user: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def browser(sandbox: Sandbox) -> Iterator[Browser]:
+def browser(sandbox: Sandbox) -> Iterator[Visitor]:
     """A fresh browser."""
-    with Browser(sandbox.url) as browser:
+    with Visitor(sandbox.url) as browser:
         yield browser

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .client import App, Browser, Sandbox
+from .client import App, Sandbox, Visitor
 
 JSON_ENDPOINTS = [
     ("POST", "/auth/register"),
@@ -114,11 +114,11 @@ AUTHORIZE_FIELDS = [
 
 @pytest.mark.parametrize("field", AUTHORIZE_FIELDS)
 def test_authorize_parameters(
-    sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser, field: str
+    sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor, field: str
 ) -> None:
     browser.sign_in(browser.open(app), user["email"])
     good = {k: v for k, v in browser.authorize_params(app).items() if k != field}
-    with Browser(sandbox.url) as stranger:
+    with Visitor(sandbox.url) as stranger:
         for value in OAUTH_VALUES:
             for who in (browser, stranger):
                 page = who.get(f"/oauth/authorize?{field}={value}", params=good)
@@ -173,7 +173,7 @@ def test_bearers(sandbox: Sandbox) -> None:
             assert reply.status_code == 401
 
 
-def test_sign_in_form(browser: Browser) -> None:
+def test_sign_in_form(browser: Visitor) -> None:
     form = browser.get("/login?next=%00%zz&next=http://[")
     assert form.status_code == 200
     for email, password in [("\0", "\0"), ("", ""), ("x", "x" * 5_000), ("a@b.c", "\ufffe")]:
@@ -182,7 +182,7 @@ def test_sign_in_form(browser: Browser) -> None:
         assert 'role="alert"' in page.text or "field-error" in page.text
 
 
-def test_pages_that_are_not_there(sandbox: Sandbox, browser: Browser) -> None:
+def test_pages_that_are_not_there(sandbox: Sandbox, browser: Visitor) -> None:
     for path in (
         "/nothing",
         "/avatars/../x.svg",

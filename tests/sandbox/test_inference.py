@@ -12,7 +12,9 @@ import pytest
 import requests
 from openai import APIStatusError, OpenAI
 
-from .client import App, Sandbox, wait_until
+from tests.helpers.concurrency import wait_until
+
+from .client import App, Sandbox
 
 QUESTION = "How do I brew good tea?"
 

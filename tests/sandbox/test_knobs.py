@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .client import App, Browser, Sandbox, claims
+from .client import App, Sandbox, Visitor, claims
 
 DEFAULTS = {
     "access_token_lifetime": 3600,
@@ -160,7 +160,7 @@ def test_users(sandbox: Sandbox, app: App) -> None:
     reply = sandbox.post("/sandbox/users", json=change)
     assert reply.status_code == 200
     assert reply.json()["user"] == user | {"balance": 9, "email_verified": False}
-    with Browser(sandbox.url, password="emmy's own") as browser:
+    with Visitor(sandbox.url, password="emmy's own") as browser:
         assert browser.authorize(app, user["email"])
 
 
@@ -201,7 +201,7 @@ def test_other_host_names_are_kept_out(sandbox: Sandbox) -> None:
     assert reply.status_code == 400
 
 
-def test_overview(sandbox: Sandbox, browser: Browser, app: App) -> None:
+def test_overview(sandbox: Sandbox, browser: Visitor, app: App) -> None:
     sandbox.get("/v1/packages")
     told = "http://localhost:1/told"
     hook = {"url": told, "events": ["balance.low"]}

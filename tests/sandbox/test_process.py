@@ -18,6 +18,8 @@ import requests
 
 from .client import ROOT, Sandbox, SandboxProcess, start_sandbox, stop_sandbox
 
+pytestmark = pytest.mark.process
+
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the sandbox with options that make it refuse to start."""
@@ -123,15 +125,10 @@ def test_the_package_and_the_sandbox_share_no_code() -> None:
 
 
 def test_management_command_hands_over(tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r});"
-        "from django_quota.management.commands.quota_sandbox import Command;"
-        "Command().run_from_argv(['manage.py', 'quota_sandbox', '--port=-1'])"
-    )
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-m", "tests.programs.sandbox_command"],
         cwd=tmp_path,
-        env=os.environ | {"DJANGO_SETTINGS_MODULE": "does_not.exist"},
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "does_not.exist", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ import pytest
 from jwcrypto import jwk, jwt
 from jwcrypto.common import base64url_decode
 
-from .client import POST_LOGOUT_URI, REDIRECT_URI, SCOPES, App, Browser, Sandbox, answer, claims
+from .client import POST_LOGOUT_URI, REDIRECT_URI, SCOPES, App, Sandbox, Visitor, answer, claims
 
 
 def checked_claims(sandbox: Sandbox, app: App, id_token: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class TestDiscovery:
 
 
 class TestAuthorize:
-    def test_the_whole_way(self, sandbox: Sandbox, app: App, browser: Browser) -> None:
+    def test_the_whole_way(self, sandbox: Sandbox, app: App, browser: Visitor) -> None:
         user = sandbox.add_user(name="Mary Somerville")
         start = int(time.time())
         consent = browser.sign_in(browser.open(app), user["email"])
@@ -115,25 +115,25 @@ class TestAuthorize:
         assert image.headers["Content-Type"] == "image/svg+xml"
 
     def test_second_time_goes_straight_back(
-        self, app: App, user: dict[str, Any], browser: Browser
+        self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         assert "code" in answer(browser.open(app))
 
     def test_second_time_with_less_scope_goes_straight_back(
-        self, app: App, user: dict[str, Any], browser: Browser
+        self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         assert "code" in answer(browser.open(app, scope="credits.read"))
 
-    def test_more_scope_asks_again(self, app: App, user: dict[str, Any], browser: Browser) -> None:
+    def test_more_scope_asks_again(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
         browser.authorize(app, user["email"], scope="openid")
         page = browser.open(app)
         assert page.status_code == 200
         assert "See your e-mail address" in page.text
 
     def test_another_app_asks(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         other = sandbox.register_app(name="Other App")
@@ -142,27 +142,27 @@ class TestAuthorize:
         assert "Other App" in page.text
 
     def test_prompt_consent_asks_again(
-        self, app: App, user: dict[str, Any], browser: Browser
+        self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         assert browser.open(app, prompt="consent").status_code == 200
 
     def test_prompt_login_signs_in_again(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         other = sandbox.add_user()
         page = browser.sign_in(browser.open(app, prompt="login"), other["email"])
         assert other["email"] in page.text
 
-    def test_prompt_none(self, app: App, user: dict[str, Any], browser: Browser) -> None:
+    def test_prompt_none(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
         assert answer(browser.open(app, prompt="none"))["error"] == "login_required"
         page = browser.sign_in(browser.open(app), user["email"])
         assert answer(browser.open(app, prompt="none"))["error"] == "consent_required"
         browser.submit(page, decision="allow")
         assert "code" in answer(browser.open(app, prompt="none"))
 
-    def test_cancel(self, app: App, user: dict[str, Any], browser: Browser) -> None:
+    def test_cancel(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
         page = browser.sign_in(browser.open(app), user["email"])
         returned = answer(browser.submit(page, decision="cancel"))
         assert returned["error"] == "access_denied"
@@ -170,7 +170,7 @@ class TestAuthorize:
         assert "iss" in returned
         assert browser.open(app).status_code == 200
 
-    def test_wrong_password(self, app: App, user: dict[str, Any], browser: Browser) -> None:
+    def test_wrong_password(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
         form = browser.get(browser.open(app).headers["Location"])
         assert "Test App" in form.text
         page = browser.submit(form, username=user["email"], password="wrong")
@@ -180,13 +180,13 @@ class TestAuthorize:
         assert browser.open(app).status_code == 302
 
     def test_email_is_read_without_case(
-        self, app: App, user: dict[str, Any], browser: Browser
+        self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         page = browser.sign_in(browser.open(app), user["email"].upper())
         assert page.status_code == 200
 
     def test_sign_in_never_leads_to_another_site(
-        self, user: dict[str, Any], browser: Browser
+        self, user: dict[str, Any], browser: Visitor
     ) -> None:
         form = browser.get("/login?next=https://evil.example/")
         reply = browser.submit(form, username=user["email"], password=browser.password)
@@ -204,7 +204,7 @@ class TestAuthorize:
             None,
         ],
     )
-    def test_wrong_redirect_uri(self, app: App, browser: Browser, uri: str | None) -> None:
+    def test_wrong_redirect_uri(self, app: App, browser: Visitor, uri: str | None) -> None:
         page = browser.open(app, redirect_uri=uri)
         assert page.status_code == 400
         assert "Location" not in page.headers
@@ -214,7 +214,7 @@ class TestAuthorize:
         if uri and "<" not in uri:
             assert uri in page.text
 
-    def test_loopback_port_is_part_of_the_uri(self, sandbox: Sandbox, browser: Browser) -> None:
+    def test_loopback_port_is_part_of_the_uri(self, sandbox: Sandbox, browser: Visitor) -> None:
         uri = "http://127.0.0.1:5280/auth/quota/callback"
         app = sandbox.register_app(redirect_uris=[uri])
         page = browser.open(app, redirect_uri=uri.replace("5280", "9999"))
@@ -223,7 +223,7 @@ class TestAuthorize:
         assert browser.open(app, redirect_uri=uri).status_code == 302
 
     @pytest.mark.parametrize("client_id", ["quota_client_unknown", "", None])
-    def test_unknown_client(self, app: App, browser: Browser, client_id: str | None) -> None:
+    def test_unknown_client(self, app: App, browser: Visitor, client_id: str | None) -> None:
         page = browser.open(app, client_id=client_id)
         assert page.status_code == 400
         assert "Location" not in page.headers
@@ -244,20 +244,20 @@ class TestAuthorize:
         ],
     )
     def test_refused_without_asking_anybody(
-        self, app: App, browser: Browser, changes: dict[str, str | None], error: str
+        self, app: App, browser: Visitor, changes: dict[str, str | None], error: str
     ) -> None:
         returned = answer(browser.open(app, **changes))
         assert returned["error"] == error
         assert returned["state"] == browser.state
         assert "iss" in returned
 
-    def test_unreadable_claims_parameter(self, app: App, browser: Browser) -> None:
+    def test_unreadable_claims_parameter(self, app: App, browser: Visitor) -> None:
         page = browser.open(app, claims="{")
         assert page.status_code == 400
         assert "invalid_request" in page.text
 
     def test_the_answer_cannot_be_forged_from_another_site(
-        self, app: App, user: dict[str, Any], browser: Browser
+        self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         page = browser.sign_in(browser.open(app), user["email"])
         reply = browser.http.post(
@@ -265,7 +265,7 @@ class TestAuthorize:
         )
         assert reply.status_code == 403
 
-    def test_pages_carry_no_script_and_no_frame(self, app: App, browser: Browser) -> None:
+    def test_pages_carry_no_script_and_no_frame(self, app: App, browser: Visitor) -> None:
         page = browser.get(browser.open(app).headers["Location"])
         policy = page.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
@@ -278,7 +278,7 @@ class TestAuthorize:
 
 class TestCode:
     def test_is_single_use(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         code = browser.authorize(app, user["email"])
         tokens = sandbox.token(browser.exchange(app, code)).json()
@@ -288,7 +288,7 @@ class TestCode:
         assert sandbox.get("/v1/balance", tokens["access_token"]).status_code == 200
 
     def test_is_spent_once_by_many_threads(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
         assert sorted(together(8, lambda: sandbox.token(body).status_code)) == [200] + [400] * 7
@@ -314,7 +314,7 @@ class TestCode:
         sandbox: Sandbox,
         app: App,
         user: dict[str, Any],
-        browser: Browser,
+        browser: Visitor,
         changes: dict[str, str | None],
         status: int,
         error: str,
@@ -323,10 +323,11 @@ class TestCode:
         changed = {name: value for name, value in (body | changes).items() if value is not None}
         reply = sandbox.token(changed)
         assert (reply.status_code, reply.json()["error"]) == (status, error)
+        assert "WWW-Authenticate" not in reply.headers
         assert sandbox.token(body).status_code == 200
 
     def test_of_another_app(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
         other = sandbox.register_app()
@@ -334,22 +335,24 @@ class TestCode:
         assert (reply.status_code, reply.json()["error"]) == (400, "invalid_grant")
 
     def test_basic_authentication_is_not_taken(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
         del body["client_id"], body["client_secret"]
         reply = sandbox.post("/oauth/token", data=body, auth=(app.client_id, app.client_secret))
         assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
+        # RFC 6749 section 5.2: by the scheme that the client has used.
+        assert reply.headers["WWW-Authenticate"] == 'Basic realm="Quota"'
 
     def test_plain_challenge(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         plain = {"code_challenge": browser.verifier, "code_challenge_method": "plain"}
         code = browser.authorize(app, user["email"], **plain)
         assert sandbox.token(browser.exchange(app, code)).status_code == 200
 
     def test_public_client_needs_no_secret(
-        self, sandbox: Sandbox, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor
     ) -> None:
         app = sandbox.register_app(token_endpoint_auth_method="none")
         assert app.client_secret == ""
@@ -574,7 +577,7 @@ class TestRevoke:
 class TestEndSession:
     @pytest.fixture
     def signed_in(
-        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Browser
+        self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> dict[str, Any]:
         """The tokens of a person whose browser is still signed in."""
         code = browser.authorize(app, user["email"])
@@ -582,7 +585,7 @@ class TestEndSession:
         return tokens
 
     def test_signs_out_without_asking(
-        self, sandbox: Sandbox, app: App, browser: Browser, signed_in: dict[str, Any]
+        self, sandbox: Sandbox, app: App, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         params = {
             "id_token_hint": signed_in["id_token"],
@@ -598,7 +601,7 @@ class TestEndSession:
         assert sandbox.refresh(app, signed_in["refresh_token"]).status_code == 200
 
     def test_after_it_consent_is_asked_for_again(
-        self, app: App, user: dict[str, Any], browser: Browser, signed_in: dict[str, Any]
+        self, app: App, user: dict[str, Any], browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         hint = signed_in["id_token"]
         browser.get("/oauth/end_session", params={"id_token_hint": hint})
@@ -606,7 +609,7 @@ class TestEndSession:
         assert "Test App" in page.text
 
     def test_hint_of_an_old_key_and_an_expired_one_still_count(
-        self, sandbox: Sandbox, app: App, browser: Browser, user: dict[str, Any]
+        self, sandbox: Sandbox, app: App, browser: Visitor, user: dict[str, Any]
     ) -> None:
         sandbox.set(id_token_lifetime=0)
         code = browser.authorize(app, user["email"])
@@ -627,7 +630,7 @@ class TestEndSession:
         ],
     )
     def test_unregistered_return_uri(
-        self, app: App, browser: Browser, signed_in: dict[str, Any], uri: str
+        self, app: App, browser: Visitor, signed_in: dict[str, Any], uri: str
     ) -> None:
         params = {"id_token_hint": signed_in["id_token"], "post_logout_redirect_uri": uri}
         page = browser.get("/oauth/end_session", params=params)
@@ -636,22 +639,22 @@ class TestEndSession:
         assert "post_logout_redirect_uris" in page.text
         assert "code" in answer(browser.open(app))
 
-    def test_return_uri_without_saying_who_asks(self, browser: Browser) -> None:
+    def test_return_uri_without_saying_who_asks(self, browser: Visitor) -> None:
         params = {"post_logout_redirect_uri": POST_LOGOUT_URI}
         assert browser.get("/oauth/end_session", params=params).status_code == 400
 
-    def test_client_id_instead_of_a_hint(self, app: App, browser: Browser) -> None:
+    def test_client_id_instead_of_a_hint(self, app: App, browser: Visitor) -> None:
         params = {"client_id": app.client_id, "post_logout_redirect_uri": POST_LOGOUT_URI}
         reply = browser.get("/oauth/end_session", params=params)
         assert reply.headers["Location"] == POST_LOGOUT_URI
 
     @pytest.mark.parametrize("client_id", ["quota_client_unknown", "\0"])
-    def test_unknown_client(self, browser: Browser, client_id: str) -> None:
+    def test_unknown_client(self, browser: Visitor, client_id: str) -> None:
         page = browser.get("/oauth/end_session", params={"client_id": client_id})
         assert page.status_code == 400
 
     def test_client_that_is_not_the_hints(
-        self, sandbox: Sandbox, browser: Browser, signed_in: dict[str, Any]
+        self, sandbox: Sandbox, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         other = sandbox.register_app()
         params = {"id_token_hint": signed_in["id_token"], "client_id": other.client_id}
@@ -660,17 +663,17 @@ class TestEndSession:
     @pytest.mark.parametrize(
         "hint", ["nonsense", "a.b.c", "e30.e30.e30", "\0", "eyJraWQiOltdfQ.e30.x"]
     )
-    def test_forged_hint(self, browser: Browser, hint: str) -> None:
+    def test_forged_hint(self, browser: Visitor, hint: str) -> None:
         page = browser.get("/oauth/end_session", params={"id_token_hint": hint})
         assert page.status_code == 400
 
-    def test_tampered_hint(self, browser: Browser, signed_in: dict[str, Any]) -> None:
+    def test_tampered_hint(self, browser: Visitor, signed_in: dict[str, Any]) -> None:
         head, _, signature = signed_in["id_token"].split(".")
         params = {"id_token_hint": f"{head}.e30.{signature}"}
         assert browser.get("/oauth/end_session", params=params).status_code == 400
 
     def test_asks_when_the_hint_is_somebody_elses(
-        self, sandbox: Sandbox, app: App, browser: Browser, signed_in: dict[str, Any]
+        self, sandbox: Sandbox, app: App, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         other = sandbox.sign_in(app, sandbox.add_user()["email"])
         params = {
@@ -684,7 +687,7 @@ class TestEndSession:
         assert reply.headers["Location"] == POST_LOGOUT_URI
         assert urlsplit(browser.open(app).headers["Location"]).path == "/login"
 
-    def test_person_may_stay(self, app: App, browser: Browser, signed_in: dict[str, Any]) -> None:
+    def test_person_may_stay(self, app: App, browser: Visitor, signed_in: dict[str, Any]) -> None:
         page = browser.get("/oauth/end_session")
         assert page.status_code == 200
         reply = browser.submit(page, stay="on")

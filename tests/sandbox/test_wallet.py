@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .client import App, Browser, Sandbox, SandboxProcess
+from .client import App, Sandbox, SandboxProcess, Visitor
 
 SUCCESS_URL = "http://localhost:5280/credits/bought"
 CANCEL_URL = "http://localhost:5280/credits"
@@ -95,7 +95,7 @@ class TestCheckout:
         return url
 
     def test_pay(
-        self, sandbox: Sandbox, user: dict[str, Any], browser: Browser, checkout_url: str
+        self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         page = browser.get(checkout_url)
         assert "$5.00" in page.text
@@ -105,13 +105,13 @@ class TestCheckout:
         assert sandbox.user(user["email"])["balance"] == 6_000_000
 
     def test_pays_once_for_many_clicks(
-        self, sandbox: Sandbox, user: dict[str, Any], browser: Browser, checkout_url: str
+        self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         page = browser.get(checkout_url)
         locations: list[str] = []
 
         def click() -> None:
-            with Browser(sandbox.url) as other:
+            with Visitor(sandbox.url) as other:
                 other.http.cookies = browser.http.cookies
                 reply = other.submit(page, decision="pay")
                 locations.append(reply.headers["Location"])
@@ -128,7 +128,7 @@ class TestCheckout:
         assert reply.headers["Location"] == SUCCESS_URL
 
     def test_cancel_is_final(
-        self, sandbox: Sandbox, user: dict[str, Any], browser: Browser, checkout_url: str
+        self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         page = browser.get(checkout_url)
         assert browser.submit(page, decision="cancel").headers["Location"] == CANCEL_URL
@@ -137,7 +137,7 @@ class TestCheckout:
         assert sandbox.user(user["email"])["balance"] == 1_000_000
 
     def test_payment_cannot_be_forged_from_another_site(
-        self, sandbox: Sandbox, user: dict[str, Any], browser: Browser, checkout_url: str
+        self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         reply = browser.http.post(checkout_url, data={"decision": "pay"}, timeout=10)
         assert reply.status_code == 403
@@ -184,7 +184,7 @@ class TestCheckout:
         reply = sandbox.post("/api/payments/checkout", app.session_token, json=CHECKOUT)
         assert reply.status_code == 401
 
-    def test_unknown_page(self, browser: Browser) -> None:
+    def test_unknown_page(self, browser: Visitor) -> None:
         for path in ("/checkout/00000000-0000-0000-0000-000000000000", "/checkout/nonsense"):
             page = browser.get(path)
             assert page.status_code == 404

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.helpers.concurrency import wait_until
 from tests.tiny_server import Seen, TinyServer, answer
 
 from .client import App, Sandbox
@@ -32,13 +32,6 @@ def hook(sandbox: Sandbox, app: App, listener: TinyServer, **options: Any) -> di
     return dict(reply.json())
 
 
-def wait_for(enough: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
-    while not enough():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-
-
 def events(listener: TinyServer) -> list[dict[str, Any]]:
     return [json.loads(seen.body) for seen in listener.seen("/hook")]
 
@@ -58,7 +51,7 @@ def test_a_call_is_told_with_a_signature(
     made = hook(sandbox, app, listener, low_balance_threshold=1_000_000)
     reply = sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT).json()
 
-    wait_for(lambda: len(listener.requests) >= 3)
+    wait_until(lambda: len(listener.requests) >= 3)
 
     assert made["secret"].startswith("whsec_")
     assert all(is_signed(seen, made["secret"]) for seen in listener.requests)
@@ -79,7 +72,7 @@ def test_connecting_is_told(
 ) -> None:
     hook(sandbox, app, listener)
     sandbox.sign_in(app, user["email"])
-    wait_for(lambda: "user.connected" in kinds(listener))
+    wait_until(lambda: "user.connected" in kinds(listener))
 
 
 def test_only_the_events_that_were_asked_for(
@@ -88,7 +81,7 @@ def test_only_the_events_that_were_asked_for(
     hook(sandbox, app, listener, events=["usage.completed"])
     for _ in range(2):
         sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_for(lambda: len(listener.requests) == 2)
+    wait_until(lambda: len(listener.requests) == 2)
     assert set(kinds(listener)) == {"usage.completed"}
 
 
@@ -98,7 +91,7 @@ def test_what_is_refused_is_sent_again_byte_for_byte(
     hook(sandbox, app, listener, events=["usage.completed"])
     listener.on("/hook", answer(status=500), answer())
     sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_for(lambda: len(listener.requests) == 2)
+    wait_until(lambda: len(listener.requests) == 2)
     assert listener.requests[0].body == listener.requests[1].body
 
 
@@ -106,7 +99,7 @@ def test_copies(sandbox: Sandbox, app: App, tokens: dict[str, Any], listener: Ti
     hook(sandbox, app, listener, events=["usage.completed"])
     sandbox.set(webhook_copies=3)
     sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_for(lambda: len(listener.requests) == 3)
+    wait_until(lambda: len(listener.requests) == 3)
 
 
 def test_the_secret_is_shown_once_and_a_webhook_can_go(

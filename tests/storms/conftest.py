@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from threading import Event
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -36,15 +35,3 @@ def crew(light_provider: LightProvider, django_db_setup: None) -> Iterator[Crew]
     ours = {"QUOTA_BASE_URL": light_provider.origin, "QUOTA_WEBHOOK_SECRET": "whsec_storm"}
     with Crew(4 if sqlite else 8, database=database, **ours) as crew:
         yield crew
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[[Callable[[], object]], None]:
-    def wait(happened: Callable[[], object]) -> None:
-        for _ in range(3000):
-            if happened():
-                return
-            Event().wait(0.01)
-        raise AssertionError("it did not happen")
-
-    return wait

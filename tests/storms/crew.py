@@ -16,79 +16,32 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import django
-from django.conf import settings
-from django.db import close_old_connections, connection, connections, transaction
+from django.db import close_old_connections, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from tests.helpers import programs
+from tests.helpers.concurrency import begin_together, outcome
+from tests.helpers.databases import every_query
 
 T = TypeVar("T")
 
 
 def work_for(users: Iterable[Any], callers: int) -> list[Callable[[], str]]:
     """Of so many callers, each of whom asks for the token of one of `users`, in turn."""
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     return [
         partial(outcome, partial(get_access_token, user)) for user in islice(cycle(users), callers)
     ]
-
-
-def begin_together(works: Sequence[Callable[[], T]]) -> list[T]:
-    """What each of `works` returned, all begun at the same moment, each in a thread of its own."""
-    barrier = threading.Barrier(len(works))
-
-    def run(work: Callable[[], T]) -> T:
-        barrier.wait()
-        try:
-            return work()
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(len(works)) as pool:
-        return list(pool.map(run, works))
-
-
-@contextmanager
-def locked_elsewhere(pk: Any) -> Iterator[None]:
-    """Another connection holds the lock of the token row `pk`."""
-    from django_quota.models import QuotaToken
-
-    locked, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            QuotaToken.objects.select_for_update().get(pk=pk)
-            locked.set()
-            over.wait(30)
-        connections.close_all()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert locked.wait(30)
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def outcome(work: Callable[[], str]) -> str:
-    """What `work` returned, or the words of what it raised."""
-    try:
-        return work()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def make_users(count: int, *, expire_in: float = -1) -> list[Any]:
@@ -123,11 +76,39 @@ def get(users: list[int], threads: int) -> list[str]:
     return begin_together(work_for(get_user_model().objects.filter(pk__in=users), threads))
 
 
+def get_blocking(users: list[int], threads: int) -> list[str]:
+    """Order: as `get`, in the way that holds the row's lock while Quota is asked: the floor that
+    benchmarks compare with."""
+    from django.contrib.auth import get_user_model
+
+    who = get_user_model().objects.filter(pk__in=users)
+    works = [partial(outcome, partial(blocking_token, user)) for user in who]
+    return begin_together(list(islice(cycle(works), threads)))
+
+
+def blocking_token(user: Any) -> str:
+    """An access token of `user`; `SELECT ... FOR UPDATE`, and the call inside the transaction."""
+    from django.db import transaction
+    from django.utils import timezone
+
+    from django_quota.models import QuotaToken
+    from django_quota.oidc import endpoints
+
+    with transaction.atomic():
+        row = QuotaToken.objects.select_for_update(of=("self",)).get(account__user_id=user.pk)
+        if row.expires_at <= timezone.now():
+            reply = endpoints.refresh(row.refresh_token.reveal())
+            row.access_token, row.refresh_token = reply.access_token, reply.refresh_token or ""
+            row.expires_at = timezone.now() + timedelta(seconds=reply.expires_in)
+            row.save()
+        return row.access_token.reveal()
+
+
 def refuse(users: list[int], threads: int, times: int) -> list[str]:
     """Order: each caller, `times` over, has a token that Quota refuses; all that went wrong."""
     from django.contrib.auth import get_user_model
 
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     who = list(get_user_model().objects.filter(pk__in=users))
 
@@ -145,7 +126,7 @@ def refuse(users: list[int], threads: int, times: int) -> list[str]:
 def renew_all() -> list[tuple[int, int, int]]:
     """Order: renew every token that expires soon, as quota_refresh_tokens does; how many were
     renewed, how many failed, and the most memory that this process has had, in MB."""
-    from django_quota.bulk import refresh_expiring
+    from django_quota.tokens.bulk import refresh_expiring
 
     done = refresh_expiring(timedelta(minutes=10))
     # Not of getrusage, which begins with what the parent had.
@@ -158,7 +139,7 @@ def die(user: int, step: int | None = None, seconds: float | None = None) -> lis
     seconds; False if it was done before that."""
     from django.contrib.auth import get_user_model
 
-    from django_quota.tokens import get_access_token
+    from django_quota.tokens.access import get_access_token
 
     return [killed(partial(get_access_token, get_user_model()(pk=user)), step, seconds)]
 
@@ -199,7 +180,7 @@ def post_event(body: str) -> int:
     from django.test import RequestFactory
 
     from django_quota.conf import get_settings
-    from django_quota.webhooks import webhook
+    from django_quota.web.webhooks import webhook
 
     (secret,) = get_settings().webhook_secret
     signature = hmac.new(secret.encode(), body.encode(), hashlib.sha256).hexdigest()
@@ -235,7 +216,7 @@ def deliver(bodies: list[str]) -> list[dict[str, Any]]:
 def deadly(step: int) -> Iterator[None]:
     """This process is killed at its `step`-th step: before or after a query, a commit or a call
     to Quota."""
-    from django_quota import provider
+    from django_quota.oidc import endpoints
 
     left = step
 
@@ -257,14 +238,15 @@ def deadly(step: int) -> Iterator[None]:
     def query(execute: Callable[..., T], *args: Any) -> T:
         return stepwise(execute)(*args)
 
-    provider.refresh = stepwise(provider.refresh)
-    connection.commit = stepwise(connection.commit)  # type: ignore[method-assign]
-    with connection.execute_wrapper(query):
+    endpoints.refresh = stepwise(endpoints.refresh)
+    BaseDatabaseWrapper.commit = stepwise(BaseDatabaseWrapper.commit)  # type: ignore[method-assign]
+    with every_query(query):
         yield
 
 
 ORDERS: dict[str, Callable[..., Any]] = {
-    order.__name__: order for order in (get, refuse, renew_all, die, die_delivering, deliver)
+    order.__name__: order
+    for order in (get, get_blocking, refuse, renew_all, die, die_delivering, deliver)
 }
 
 
@@ -275,11 +257,8 @@ class Crew:
     """
 
     def __init__(self, count: int, *, database: dict[str, Any] | None = None, **ours: Any) -> None:
-        mine = {
-            name: connection.settings_dict[name]
-            for name in ("NAME", "HOST", "PORT", "USER", "PASSWORD", "OPTIONS", "CONN_MAX_AGE")
-        }
-        config = {"database": mine | (database or {}), "settings": ours}
+        mine = programs.database() | (database or {})
+        config = {"database": mine, "settings": ours}
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(config, default=str)],
@@ -323,11 +302,7 @@ class Crew:
 
 
 def main() -> None:
-    config = json.loads(sys.argv[1])
-    settings.DATABASES["default"].update(config["database"])
-    for name, value in config["settings"].items():
-        setattr(settings, name, value)
-    django.setup()
+    programs.set_up()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         close_old_connections()  # as before each request: a test may have cut them all

@@ -9,20 +9,21 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_quota import locking, provider
 from django_quota.exceptions import ProviderUnavailable
-from django_quota.leases import SAVE_PATIENCE
 from django_quota.models import QuotaToken
-from django_quota.tokens import get_access_token
+from django_quota.oidc import endpoints
+from django_quota.tokens import locking
+from django_quota.tokens.access import get_access_token
+from django_quota.tokens.leases import SAVE_PATIENCE
+from tests.helpers.concurrency import closes_connections, outcome, wait_until
+from tests.helpers.databases import every_query
 from tests.light_provider import LightProvider
-from tests.storms.crew import Crew, make_users, outcome
+from tests.storms.crew import Crew, make_users
 
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
-
-Wait = Callable[[Callable[[], object]], None]
 
 #: More steps than a renewal has; see `crew.deadly`.
 STEPS = 40
@@ -62,11 +63,10 @@ def test_killed_at_every_step(quota: LightProvider, crew: Crew, grace_period: in
         name = user.username
         spent = quota.counts.sent[f"quota_refresh_{name}.0"] == 1
 
-        rows = QuotaToken.objects.with_secrets("access_token", "refresh_token")
-        left = rows.get(account__user=user)
-        saved = left.access_token == f"quota_token_{name}.1"
+        left = QuotaToken.objects.get(account__user=user)
+        saved = left.access_token.reveal() == f"quota_token_{name}.1"
         generation = "1" if saved else "0"
-        assert left.refresh_token == f"quota_refresh_{name}.{generation}"
+        assert left.refresh_token.reveal() == f"quota_refresh_{name}.{generation}"
 
         # It ends by itself in 25 seconds, and whoever waits then leaves the row to it for a while.
         QuotaToken.objects.update(lease_until=timezone.now() - timedelta(seconds=SAVE_PATIENCE))
@@ -81,26 +81,24 @@ def test_killed_at_every_step(quota: LightProvider, crew: Crew, grace_period: in
     assert set(said) == {(False, False), (True, False), (True, True)}
 
 
-def test_dropped_connections_do_not_lose_a_pair(quota: LightProvider, wait_until: Wait) -> None:
+def test_dropped_connections_do_not_lose_a_pair(quota: LightProvider) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("SQLite has no server that could drop one")
     (user,) = make_users(1)
     quota.set(hang=True)
 
-    def renew() -> tuple[str, str]:
-        try:
-            return get_access_token(user), get_access_token(user)
-        finally:
-            connections.close_all()
+    @closes_connections
+    def renew() -> str:
+        return get_access_token(user)
 
     with ThreadPoolExecutor(1) as pool:
         renewal = pool.submit(renew)
         wait_until(lambda: quota.counts.sent)
         drop_connections()
         quota.set(hang=False)
-        assert renewal.result() == ("quota_token_u0.1", "quota_token_u0.1")
-    row = QuotaToken.objects.with_secrets("refresh_token").get()
-    assert row.refresh_token == "quota_refresh_u0.1"
+        assert renewal.result() == "quota_token_u0.1"
+    row = QuotaToken.objects.get()
+    assert row.refresh_token.reveal() == "quota_refresh_u0.1"
 
 
 @pytest.mark.parametrize("seconds", [50, 70])
@@ -113,32 +111,31 @@ def test_a_database_that_is_away_for_a_while_does_not_lose_a_pair(
     """Every query fails from Quota's answer on, for a minute or so by a clock of our own."""
     (user,) = make_users(1)
     now = 0.0
+    answered: list[bool] = []
 
     def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
 
     def away(execute: Callable[..., object], *args: object) -> object:
-        if now < seconds:
+        if answered and now < seconds:
             raise OperationalError("the database is away")
         return execute(*args)
 
-    real = provider.refresh
+    real = endpoints.refresh
 
-    def refresh(refresh_token: str) -> provider.TokenReply:
+    def refresh(refresh_token: str) -> endpoints.TokenReply:
         answer = real(refresh_token)
-        connection.execute_wrappers.append(away)
+        answered.append(True)
         return answer
 
     monkeypatch.setattr(locking, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
-    monkeypatch.setattr(provider, "refresh", refresh)
-    try:
+    monkeypatch.setattr(endpoints, "refresh", refresh)
+    with every_query(away):
         if seconds < SAVE_PATIENCE:
             assert get_access_token(user) == "quota_token_u0.1"
         else:  # nothing more can be done, but to say so
             with pytest.raises(ProviderUnavailable, match="did not save"):
                 get_access_token(user)
             assert "could not be saved: OperationalError" in caplog.text
-    finally:
-        connection.execute_wrappers.remove(away)
     assert now >= min(seconds, SAVE_PATIENCE)

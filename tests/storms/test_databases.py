@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.db import connection, connections
@@ -11,21 +10,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from django_quota import revocation
 from django_quota.models import QuotaToken, WebhookEvent
-from django_quota.tokens import get_access_token, renew
+from django_quota.tokens import revocation
+from django_quota.tokens.access import get_access_token, renew
+from tests.helpers.databases import ReadFromReplica
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
 
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
-
-
-class ReadFromReplica:
-    def db_for_read(self, model: Any, **hints: Any) -> str:
-        return "replica"
-
-    def db_for_write(self, model: Any, **hints: Any) -> str:
-        return "default"
 
 
 class TestReplica:

@@ -3,11 +3,6 @@ database that says no, a process that forks."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -17,20 +12,32 @@ from functools import partial
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
 from cryptography.fernet import Fernet
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, InternalError, connection, connections
 from django.utils import timezone
 
-from django_quota import accounts, leases, locking, provider, revocation, tokens
+from django_quota import connecting
+from django_quota.conf import get_settings
 from django_quota.exceptions import NotConnected, ProviderUnavailable, ReauthenticationRequired
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
-from django_quota.reencryption import reencrypt
-from django_quota.tokens import aget_access_token, get_access_token
+from django_quota.oidc import endpoints
+from django_quota.tokens import leases, locking, revocation, storing
+from django_quota.tokens.access import aget_access_token, get_access_token
+from django_quota.tokens.reencryption import reencrypt
+from django_quota.tokens.single_flight import renewals
+from tests.helpers import programs
+from tests.helpers.concurrency import (
+    begin_together,
+    closes_connections,
+    outcome,
+    run_async,
+    wait_until,
+)
+from tests.helpers.databases import every_query, needs_second_connection
+from tests.helpers.rows import expire, pair, token_reply
 from tests.light_provider import LightProvider
-from tests.storms.crew import begin_together, make_users, outcome
-from tests.storms.test_transactions import expire, needs_second_connection, pair, reply
+from tests.storms.crew import make_users
 
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
 
@@ -43,60 +50,20 @@ def user() -> Any:
 
 
 def queued() -> list[str]:
-    return sorted(pending.token for pending in PendingRevocation.objects.all())
+    return sorted(pending.token.reveal() for pending in PendingRevocation.objects.all())
 
 
 def at_the_answer(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """`happens` once, when Quota has answered and nothing is saved yet."""
-    real = provider.refresh
+    real = endpoints.refresh
 
-    def refresh(refresh_token: str) -> provider.TokenReply:
+    def refresh(refresh_token: str) -> endpoints.TokenReply:
         answer = real(refresh_token)
-        monkeypatch.setattr(provider, "refresh", real)
+        monkeypatch.setattr(endpoints, "refresh", real)
         happens()
         return answer
 
-    monkeypatch.setattr(provider, "refresh", refresh)
-
-
-@pytest.mark.parametrize("behind", [0.1, 1, 20, 60])
-def test_a_host_whose_clock_is_behind_respects_a_lease(
-    user: Any,
-    quota: LightProvider,
-    monkeypatch: pytest.MonkeyPatch,
-    wait_until: Callable[[Callable[[], object]], None],
-    behind: float,
-) -> None:
-    """To it the lease lasts longer than any."""
-    real_now = timezone.now
-    mine = threading.local()
-    looks: list[str] = []
-
-    def now() -> Any:
-        return real_now() - timedelta(seconds=getattr(mine, "behind", 0))
-
-    def look(execute: Any, sql: str, *args: Any) -> Any:
-        looks.append(sql)
-        return execute(sql, *args)
-
-    monkeypatch.setattr(timezone, "now", now)
-    QuotaToken.objects.update(expires_at=real_now() - timedelta(minutes=5))
-    quota.set(hang=True)
-
-    def late() -> str:
-        wait_until(lambda: quota.counts.sent)
-        mine.behind = behind
-        with connection.execute_wrapper(look):
-            return outcome(lambda: get_access_token(user))
-
-    def answer_at_last() -> str:
-        wait_until(lambda: len(looks) >= 5)
-        quota.set(hang=False)
-        return "answered"
-
-    got = begin_together([lambda: outcome(lambda: get_access_token(user)), late, answer_at_last])
-    assert got == ["quota_token_u0.1", "quota_token_u0.1", "answered"]
-    assert quota.counts.sent == {"quota_refresh_u0.0": 1}
+    monkeypatch.setattr(endpoints, "refresh", refresh)
 
 
 def test_a_lease_that_took_too_long_to_commit_is_no_time_for_a_call(
@@ -104,9 +71,9 @@ def test_a_lease_that_took_too_long_to_commit_is_no_time_for_a_call(
 ) -> None:
     """A replica that has to confirm it hangs, say: the lease would end during the call."""
     looks: list[bool] = []
-    real = leases.leaves_time
+    real = leases.has_time_to_call
 
-    def leaves_time(row: QuotaToken) -> bool:
+    def has_time_to_call(row: QuotaToken) -> bool:
         looks.append(True)
         if len(looks) > 1:
             return real(row)
@@ -114,7 +81,7 @@ def test_a_lease_that_took_too_long_to_commit_is_no_time_for_a_call(
         row.lease_until = timezone.now() + timedelta(seconds=leases.MARGIN)
         return real(row)
 
-    monkeypatch.setattr(leases, "leaves_time", leaves_time)
+    monkeypatch.setattr(leases, "has_time_to_call", has_time_to_call)
     assert get_access_token(user) == "quota_token_u0.1"
     assert len(looks) == 2
     assert quota.counts.sent.total() == 1
@@ -142,24 +109,26 @@ def test_what_a_renewal_brings_while_the_row_goes_is_revoked(
     user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, goes: str
 ) -> None:
     """Not the token that it has spent."""
-    real = revocation.readable
-    renewals: list[Any] = []
+    real = revocation.queue
+    begun: list[Any] = []
 
-    def read(row: QuotaToken, name: str) -> str:
-        secret = real(row, name)
-        if not renewals:  # between the look at the token and its end
-            renewals.append(pool.submit(lambda: outcome(lambda: get_access_token(user))))
-            wait(renewals, timeout=1)  # it is kept from it, or it would be done by then
-        return secret
+    @closes_connections
+    def renew() -> str:
+        return outcome(lambda: get_access_token(user))
+
+    def queue(*args: Any, **options: Any) -> None:
+        if not begun:  # between the look at the token and its end
+            begun.append(pool.submit(renew))
+            wait(begun, timeout=1)  # it is kept from it, or it would be done by then
+        real(*args, **options)
 
     with ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(revocation, "readable", read)
+        monkeypatch.setattr(revocation, "queue", queue)
         if goes == "disconnect":
-            accounts.disconnect(user)
+            connecting.disconnect(user)
         else:
             get_user_model().objects.get().delete()
-        renewals[0].result(20)
-        pool.submit(connections.close_all).result()
+        begun[0].result(20)
     alive = {f"quota_refresh_u0.{family.generation}" for family in quota._families.values()}
     assert (alive or {"quota_refresh_u0.0"}) <= set(queued())
 
@@ -172,16 +141,15 @@ def test_a_database_that_says_no_when_the_pair_is_saved(
     said: list[str] = []
 
     def no(execute: Any, *query: Any) -> Any:
-        if not said:
+        if answered and not said:
             said.append("no")
             raise kind("cannot execute SELECT FOR UPDATE in a read-only transaction")
         return execute(*query)
 
-    at_the_answer(monkeypatch, lambda: connection.execute_wrappers.append(no))
-    try:
+    answered: list[bool] = []
+    at_the_answer(monkeypatch, lambda: answered.append(True))
+    with every_query(no):
         assert get_access_token(user) == "quota_token_u0.1"
-    finally:
-        connection.execute_wrappers.remove(no)
     assert (pair(), said) == (NEW_PAIR, ["no"])
 
 
@@ -191,8 +159,8 @@ def test_a_sign_in_whose_account_goes_gives_its_tokens_back(
     account = ProviderAccount.objects.get()
     get_user_model().objects.all().delete()
     with pytest.raises(NotConnected):
-        tokens.store(account, reply("in"))
-    assert reply("in").refresh_token in queued()
+        storing.store(account, token_reply("in"))
+    assert token_reply("in").refresh_token in queued()
 
 
 def test_a_sign_in_whose_row_goes_gives_its_tokens_back(
@@ -207,52 +175,15 @@ def test_a_sign_in_whose_row_goes_gives_its_tokens_back(
 
     monkeypatch.setattr(locking, "locked", locked)
     with pytest.raises(NotConnected):
-        tokens.store(ProviderAccount.objects.get(), reply("in"))
-    assert queued() == sorted(["quota_refresh_u0.0", str(reply("in").refresh_token)])
+        storing.store(ProviderAccount.objects.get(), token_reply("in"))
+    assert queued() == sorted(["quota_refresh_u0.0", str(token_reply("in").refresh_token)])
 
 
-def test_a_child_process_renews_though_its_parent_was_busy() -> None:
-    for _ in range(locking.BACKGROUND):
-        assert locking._background.acquire(blocking=False)
-    connections.close_all()
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if locking._background.acquire(blocking=False) else 1)
-    for _ in range(locking.BACKGROUND):
-        locking._background.release()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def process(quota: LightProvider, *, does: str) -> subprocess.Popen[str]:
-    """`does` in a process of its own, which has `user`."""
-    script = (
-        "import asyncio, os, signal, sys, django; from django.conf import settings\n"
-        "signal.alarm(60)\n"
-        "settings.DATABASES['default']['NAME'] = sys.argv[1]\n"
-        "settings.QUOTA_BASE_URL = sys.argv[2]\n"
-        "django.setup()\n"
-        "from django.contrib.auth import get_user_model\n"
-        "from django_quota.models import QuotaToken\n"
-        "from django_quota.tokens import aget_access_token, get_access_token\n"
-        "user = get_user_model().objects.get()\n"
-    ) + textwrap.dedent(does)
-    database = str(connection.settings_dict["NAME"])
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script, database, quota.origin],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_a_process_that_ends_saves_what_it_renews_first(
-    user: Any, quota: LightProvider, wait_until: Callable[[Callable[[], object]], None]
-) -> None:
+def test_a_process_that_ends_saves_what_it_renews_first(user: Any, quota: LightProvider) -> None:
     """A page has not waited for it; and then the server is stopped."""
     expire()
     quota.set(hang=True)
-    does = "try: get_access_token(user, timeout=0)\nexcept Exception: print('ends', flush=True)"
-    with process(quota, does=does) as ending:
+    with programs.start("end_during_renewal", QUOTA_BASE_URL=quota.origin) as ending:
         assert ending.stdout is not None
         assert ending.stdout.readline() == "ends\n"
         wait_until(lambda: quota.counts.sent)
@@ -266,24 +197,7 @@ def test_a_process_that_was_forked_renews_in_threads_of_its_own(
 ) -> None:
     """A server that loads the app and then forks, of which the first has renewed already."""
     expire()
-    does = """
-        from asgiref.sync import ThreadSensitiveContext
-        from django.db import connections
-
-        async def request():
-            async with ThreadSensitiveContext():
-                print(await aget_access_token(user), flush=True)
-
-        asyncio.run(request())
-        QuotaToken.objects.update(expires_at="2020-01-01T00:00:00Z")
-        connections.close_all()
-        if child := os.fork():
-            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        signal.alarm(60)
-        asyncio.run(request())
-    """
-    with process(quota, does=does) as first:
-        said, _nothing = first.communicate()
+    said = programs.run("fork_after_renewal", QUOTA_BASE_URL=quota.origin)
     assert said.split() == ["quota_token_u0.1", "quota_token_u0.2"]
 
 
@@ -293,13 +207,13 @@ def test_a_failure_is_not_noted_over_somebody_elses_renewal(
     """They took us for dead, and their call goes on."""
     ends = timezone.now() + timedelta(seconds=20)
 
-    def fail(refresh_token: str) -> provider.TokenReply:
+    def fail(refresh_token: str) -> endpoints.TokenReply:
         QuotaToken.objects.update(lease_owner="taker", lease_until=ends)
         raise ReauthenticationRequired("spent", provider_code="invalid_grant")
 
-    monkeypatch.setattr(provider, "refresh", fail)
+    monkeypatch.setattr(endpoints, "refresh", fail)
     expire()
-    with pytest.raises(ProviderUnavailable, match="Somebody else"):
+    with pytest.raises(ProviderUnavailable, match="Another worker"):
         get_access_token(user)
     row = QuotaToken.objects.get()
     assert (row.lease_owner, row.lease_until, row.needs_sign_in) == ("taker", ends, False)
@@ -310,16 +224,13 @@ def test_event_loops_of_many_threads(quota: LightProvider) -> None:
 
     def work(user: Any) -> Callable[[], str]:
         async def ask() -> str:
-            try:
-                return await aget_access_token(user)
-            finally:
-                await sync_to_async(connections.close_all)()
+            return await aget_access_token(user)
 
-        return lambda: outcome(lambda: asyncio.run(ask()))
+        return lambda: outcome(lambda: run_async(ask()))
 
     got = begin_together([work(user) for user in everybody])
     assert got == [f"quota_token_u{number}.1" for number in range(16)]
-    assert locking._under_way == {}
+    assert not renewals.is_running()
 
 
 @needs_second_connection
@@ -347,11 +258,13 @@ def test_a_late_reply_without_a_refresh_token(
     user: Any, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sign-in has won meanwhile: there is nothing to give back."""
-    real = provider.refresh
-    monkeypatch.setattr(provider, "refresh", lambda token: replace(real(token), refresh_token=None))
+    real = endpoints.refresh
+    monkeypatch.setattr(
+        endpoints, "refresh", lambda token: replace(real(token), refresh_token=None)
+    )
     account = ProviderAccount.objects.get()
-    at_the_answer(monkeypatch, lambda: tokens.store(account, reply("in")))
-    assert get_access_token(user) == reply("in").access_token
+    at_the_answer(monkeypatch, lambda: storing.store(account, token_reply("in")))
+    assert get_access_token(user) == token_reply("in").access_token
     assert queued() == ["quota_refresh_u0.0"]
 
 
@@ -368,7 +281,7 @@ def test_disconnecting_beside_renewals(quota: LightProvider) -> None:
         return ""
 
     def gone(user: Any) -> str:
-        accounts.disconnect(user)
+        connecting.disconnect(user)
         return ""
 
     def leave() -> str:
@@ -396,7 +309,7 @@ def test_a_lease_outlives_the_call(
     at_the_answer(monkeypatch, lambda: ends.append(QuotaToken.objects.get().lease_until))
     before = timezone.now()
     get_access_token(user)
-    assert ends[0] >= before + timedelta(seconds=tokens.get_settings().deadline)
+    assert ends[0] >= before + timedelta(seconds=get_settings().deadline)
 
 
 def test_a_superseded_token_is_queued_or_it_is_not_superseded(
@@ -404,12 +317,12 @@ def test_a_superseded_token_is_queued_or_it_is_not_superseded(
 ) -> None:
     """In one transaction."""
 
-    def broken(refresh_token: str) -> None:
+    def broken(token: Any, **options: Any) -> None:
         raise RuntimeError("no space left")
 
     monkeypatch.setattr(revocation, "queue", broken)
     with pytest.raises(RuntimeError):
-        tokens.store(ProviderAccount.objects.get(), reply("in"))
+        storing.store(ProviderAccount.objects.get(), token_reply("in"))
     assert pair() == ("quota_token_u0.0", "quota_refresh_u0.0")
 
 

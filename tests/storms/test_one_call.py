@@ -9,20 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
-from django.db import connection, connections
+from django.db import connection
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from pytest_django.fixtures import Settings
 
 from django_quota.models import QuotaToken
-from django_quota.tokens import aget_access_token, get_access_token
+from django_quota.tokens.access import aget_access_token, get_access_token
+from django_quota.tokens.renewal import Renewal
+from tests.helpers.concurrency import begin_together, outcome, run_async, wait_until
 from tests.light_provider import LightProvider
-from tests.storms.crew import Crew, begin_together, make_users, outcome, work_for
+from tests.storms.crew import Crew, make_users, work_for
 
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
-
-Wait = Callable[[Callable[[], object]], None]
 
 
 def sent_by(count: int) -> Counter[str]:
@@ -65,10 +64,9 @@ def test_500_tasks(quota: LightProvider) -> None:
 
     async def all_of_them() -> list[str]:
         got = await asyncio.gather(*(aget_access_token(user) for _ in range(500)))
-        await sync_to_async(connections.close_all)()
         return got
 
-    assert Counter(asyncio.run(all_of_them())) == {"quota_token_u0.1": 500}
+    assert Counter(run_async(all_of_them())) == {"quota_token_u0.1": 500}
     assert quota.counts.sent == sent_by(1)
 
 
@@ -80,10 +78,9 @@ def test_a_lazy_user_in_a_task(quota: LightProvider) -> None:
 
     async def task() -> str:
         token = await aget_access_token(lazy)
-        await sync_to_async(connections.close_all)()
         return token
 
-    assert asyncio.run(task()) == "quota_token_u0.1"
+    assert run_async(task()) == "quota_token_u0.1"
 
 
 def test_ten_users_do_not_wait_for_each_other(quota: LightProvider) -> None:
@@ -133,10 +130,11 @@ def test_while_quota_hangs_nobody_queues_up(quota: LightProvider, settings: Sett
     assert not QuotaToken.objects.get().needs_sign_in
 
 
-def test_whoever_waits_takes_no_lock(quota: LightProvider, wait_until: Wait) -> None:
+def test_whoever_waits_takes_no_lock(quota: LightProvider) -> None:
     """Or 64 of them would keep the lock from each other, and SQLite from everybody."""
     (user,) = make_users(1)
     quota.set(hang=True)
+    seen = QuotaToken.objects.with_identity().get()
     statements: list[str] = []
 
     def spy(execute: Callable[..., Any], sql: str, *args: Any) -> Any:
@@ -144,9 +142,10 @@ def test_whoever_waits_takes_no_lock(quota: LightProvider, wait_until: Wait) -> 
         return execute(sql, *args)
 
     def waiting() -> str:
+        """As in another process: in this one it would wait for the first."""
         wait_until(lambda: quota.counts.sent)
         with connection.execute_wrapper(spy):
-            return get_access_token(user)
+            return Renewal(seen, None, since=timezone.now()).run()
 
     def answer_at_last() -> str:
         wait_until(lambda: len(statements) >= 5)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,24 +14,26 @@ from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import path
-from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from django_quota import locking, tokens
 from django_quota.exceptions import RefreshImpossibleHere
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
-from django_quota.provider import TokenReply
-from django_quota.tokens import get_access_token
+from django_quota.tokens import access, locking, storing
+from django_quota.tokens.access import get_access_token
+from tests.helpers import programs
+from tests.helpers.concurrency import (
+    begin_together,
+    closes_connections,
+    locked_elsewhere,
+    outcome,
+    wait_until,
+)
+from tests.helpers.databases import needs_second_connection
+from tests.helpers.rows import expire, pair, token_reply
 from tests.light_provider import LightProvider
-from tests.storms.crew import begin_together, make_users, outcome
+from tests.storms.crew import make_users
 
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
-
-Wait = Callable[[Callable[[], object]], None]
-
-needs_second_connection = pytest.mark.skipif(
-    "connection.vendor == 'sqlite'", reason="SQLite has one writer: it refuses instead"
-)
 
 #: What the server knows of transactions of anybody but us in this database.
 OPEN_TRANSACTIONS = {
@@ -66,33 +62,13 @@ def ask_server(question: dict[str, str]) -> int:
         return int(cursor.fetchone()[0])
 
 
-def expire() -> None:
-    QuotaToken.objects.update(expires_at=timezone.now())
-
-
-def pair() -> tuple[str, str]:
-    row = QuotaToken.objects.with_secrets("access_token", "refresh_token").get()
-    return row.access_token, row.refresh_token
-
-
-def reply(family: str) -> TokenReply:
-    """Of a sign-in."""
-    return TokenReply(
-        access_token=f"quota_token_{family}.0",
-        refresh_token=f"quota_refresh_{family}.0",
-        id_token=None,
-        expires_in=3600,
-        scope=None,
-    )
-
-
 def in_atomic(user: Any) -> str:
     with transaction.atomic():
         return get_access_token(user)
 
 
 class TestDuringTheCall:
-    def test_no_transaction_is_open(self, quota: LightProvider, wait_until: Wait) -> None:
+    def test_no_transaction_is_open(self, quota: LightProvider) -> None:
         """Neither of who renews nor of who waits."""
         (user,) = make_users(1)
         quota.set(hang=True)
@@ -114,7 +90,7 @@ class TestDuringTheCall:
 
         assert begin_together([lambda: get_access_token(user), look]) == [pair()[0], "free"]
 
-    def test_others_write(self, quota: LightProvider, wait_until: Wait) -> None:
+    def test_others_write(self, quota: LightProvider) -> None:
         """Though sixteen are waiting for the token."""
         (user,) = make_users(1)
         quota.set(hang=True)
@@ -179,7 +155,7 @@ class TestAtomicRequests:
 
 @needs_second_connection
 class TestInTheCallersTransaction:
-    def test_its_own_connections_are_closed(self, quota: LightProvider, wait_until: Wait) -> None:
+    def test_its_own_connections_are_closed(self, quota: LightProvider) -> None:
         (user,) = make_users(1)
         before = ask_server(CONNECTIONS)
 
@@ -189,13 +165,13 @@ class TestInTheCallersTransaction:
         assert quota.counts.sent.total() == 1
         wait_until(lambda: ask_server(CONNECTIONS) <= before)  # the server takes a moment
 
-    @pytest.mark.parametrize("patience", [0.1, tokens.LOCK_PATIENCE])
+    @pytest.mark.parametrize("patience", [0.1, locking.LOCK_WAIT])
     def test_a_token_row_that_it_wrote(
         self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch, patience: float
     ) -> None:
         """A clear answer instead of a wait for ourselves."""
         (user,) = make_users(1)
-        monkeypatch.setattr(tokens, "LOCK_PATIENCE", patience)
+        monkeypatch.setattr(locking, "LOCK_WAIT", patience)
 
         with pytest.raises(RefreshImpossibleHere, match="locked"), transaction.atomic():
             QuotaToken.objects.update(scope="mine")
@@ -209,28 +185,18 @@ class TestInTheCallersTransaction:
     ) -> None:
         """It must not take what the caller has written with it."""
         make_users(1)
-        account, locked, over = ProviderAccount.objects.get(), threading.Event(), threading.Event()
+        account = ProviderAccount.objects.get()
+        monkeypatch.setattr(locking, "LOCK_WAIT", 30)
+        with ThreadPoolExecutor(1) as pool, locked_elsewhere() as unlock:
 
-        def hold() -> None:
-            with transaction.atomic():
-                QuotaToken.objects.update(scope="theirs")
-                locked.set()
-                over.wait(30)
-            connections.close_all()
+            def unlock_beside(execute: Any, sql: str, *args: Any) -> Any:
+                if "FOR UPDATE" in sql:
+                    pool.submit(unlock)
+                return execute(sql, *args)
 
-        thread = threading.Thread(target=hold)
-        thread.start()
-        locked.wait(30)
-
-        def instead_of_sleeping(seconds: float) -> None:
-            over.set()
-            thread.join()
-
-        clock = SimpleNamespace(sleep=instead_of_sleeping, monotonic=time.monotonic)
-        monkeypatch.setattr(locking, "time", clock)
-        with transaction.atomic():
-            get_user_model().objects.update(first_name="Ada")
-            tokens.store(account, reply("in"))
+            with transaction.atomic(), connection.execute_wrapper(unlock_beside):
+                get_user_model().objects.update(first_name="Ada")
+                storing.store(account, token_reply("in"))
 
         assert get_user_model().objects.get().first_name == "Ada"
         assert pair() == ("quota_token_in.0", "quota_refresh_in.0")
@@ -246,10 +212,11 @@ class TestInTheCallersTransaction:
 
     def test_a_row_that_it_deleted(self, quota: LightProvider) -> None:
         (user,) = make_users(1)
-        held = QuotaToken.objects.get()
         with pytest.raises(RefreshImpossibleHere, match="locked"), transaction.atomic():
+            wanted = access._found(user, None)
+            assert not isinstance(wanted, str)
             QuotaToken.objects.all().delete()
-            tokens._renew_from_here(held, None, None)
+            wanted.result()
         assert not quota.counts.sent
         assert get_access_token(user) == "quota_token_u0.1"
 
@@ -272,9 +239,10 @@ class TestPool:
         connections.close_all()
         connection.close_pool()
 
-    def test_when_it_is_exhausted_there_is_an_answer(
+    def test_callers_who_hold_all_of_it_are_served(
         self, quota: LightProvider, pooled: None
     ) -> None:
+        """A renewal takes no place in it, so that callers cannot wait for each other's."""
         users = make_users(self.SIZE)
         connections.close_all()
         all_in = threading.Barrier(self.SIZE)
@@ -289,25 +257,9 @@ class TestPool:
 
         got = begin_together([partial(work, user) for user in users])
 
-        assert {said.partition(":")[0] for said in got} == {"RefreshImpossibleHere"}
-        assert "no second connection" in got[0]
-        assert not quota.counts.sent  # nothing is spent that could not be saved
-        assert [get_access_token(user) for user in users] == [
-            f"quota_token_u{n}.1" for n in (0, 1, 2)
-        ]
+        assert got == [f"quota_token_u{n}.1" for n in range(self.SIZE)]
 
-    def test_with_one_to_spare_all_are_served(self, quota: LightProvider, pooled: None) -> None:
-        connection.settings_dict["OPTIONS"]["pool"]["timeout"] = 30  # the second waits for it
-        users = make_users(self.SIZE - 1)
-        connections.close_all()
-
-        got = begin_together([partial(outcome, partial(in_atomic, user)) for user in users])
-
-        assert got == ["quota_token_u0.1", "quota_token_u1.1"]
-
-    def test_what_renews_keeps_its_connection(
-        self, quota: LightProvider, pooled: None, wait_until: Wait
-    ) -> None:
+    def test_what_renews_keeps_its_connection(self, quota: LightProvider, pooled: None) -> None:
         """All others of the pool are taken, and wanted, while Quota is asked and the row locked."""
         (user,) = make_users(1)
         connections.close_all()
@@ -348,46 +300,10 @@ class TestPool:
 
 def test_a_database_in_memory_as_django_tests_have_it() -> None:
     """django_quota.testing where the whole database is one connection's."""
-    script = textwrap.dedent("""
-        from datetime import timedelta
-        from django.conf import settings
-        settings.DATABASES["default"]["TEST"]["NAME"] = ":memory:"
-        import django; django.setup()
-        from django.test import TestCase
-        from django.test.runner import DiscoverRunner
-        from django_quota.exceptions import RefreshImpossibleHere
-        from django_quota.testing import renewals_in_this_transaction
-        from django_quota.tokens import get_access_token
-        from tests.light_provider import LightProvider
-        from tests.storms.crew import make_users
-        import unittest
-
-        class Case(TestCase):
-            def test(self):
-                with LightProvider() as quota, self.settings(QUOTA_BASE_URL=quota.origin):
-                    (user,) = make_users(1)
-                    with self.assertRaises(RefreshImpossibleHere):
-                        get_access_token(user)
-                    assert not quota.counts.sent
-                    with renewals_in_this_transaction():
-                        assert get_access_token(user) == "quota_token_u0.1"
-
-        runner = DiscoverRunner(verbosity=0)
-        databases = runner.setup_databases()
-        suite = unittest.defaultTestLoader.loadTestsFromTestCase(Case)
-        assert runner.run_suite(suite).wasSuccessful()
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    programs.run("database_in_memory")
 
 
-def test_fifty_sign_ins_during_a_renewal(quota: LightProvider, wait_until: Wait) -> None:
+def test_fifty_sign_ins_during_a_renewal(quota: LightProvider) -> None:
     """The sign-in's pair survives, and both that it supersedes are given back."""
     (user,) = make_users(1)
     account = ProviderAccount.objects.get()
@@ -397,15 +313,14 @@ def test_fifty_sign_ins_during_a_renewal(quota: LightProvider, wait_until: Wait)
             quota.set(hang=True)
             expire()
             old = pair()[1]
-            renewal = pool.submit(get_access_token, user)
+            renewal = pool.submit(closes_connections(get_access_token), user)
             wait_until(lambda: quota.counts.sent)
-            tokens.store(account, reply(f"in{n}"))
+            storing.store(account, token_reply(f"in{n}"))
             quota.set(hang=False)
 
             assert renewal.result() == f"quota_token_in{n}.0"
             assert pair() == (f"quota_token_in{n}.0", f"quota_refresh_in{n}.0")
             renewed = old.removesuffix(".0") + ".1"
             queued = PendingRevocation.objects.all()
-            assert Counter(pending.token for pending in queued) == Counter([old, renewed])
+            assert Counter(pending.token.reveal() for pending in queued) == Counter([old, renewed])
             queued.delete()
-        pool.submit(connections.close_all)

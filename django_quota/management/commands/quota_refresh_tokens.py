@@ -6,17 +6,20 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...bulk import refresh_expiring
+from django_quota.management.exit_codes import NEEDS_YOU, TRY_AGAIN
+from django_quota.management.progress import progress_on
+from django_quota.tokens.bulk import refresh_expiring
 
 
 class Command(BaseCommand):
-    """Prints what became of the tokens that were due."""
+    """Prints how many tokens were renewed, and how many were not."""
 
     help = (
         "Renews the access tokens that expire soon, so that no page has to wait for Quota. Any "
         "number of processes may run at the same time: they share the work. Exit code: 0 if all "
-        "went well, also where users have to sign in again; 1 if something is worth a look: a "
-        "token that failed or cannot be decrypted, or a run that ended early."
+        "went well, even if users must sign in again; 75 if a token failed, or Quota or the "
+        "database was away: the next run tries again; 1 if you must act, because a setting is "
+        "wrong or a token cannot be decrypted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -25,34 +28,37 @@ class Command(BaseCommand):
             type=_above_zero,
             default=10.0,
             metavar="MINUTES",
-            help="those that expire within so many minutes; %(default)g unless given. More than "
-            "the time between two runs, and less than the lifetime of a token",
+            help="renew the tokens that expire within this many minutes (default: %(default)g). "
+            "Choose more than the time between two runs, and less than the lifetime of a token",
         )
         parser.add_argument(
             "--rate",
             type=_above_zero,
             metavar="PER_SECOND",
-            help="at most so many renewals a second, in this process; unlimited unless given",
+            help="the most renewals a second in this process (default: unlimited)",
         )
 
     def handle(self, **options: Any) -> None:
-        done = refresh_expiring(
-            timedelta(minutes=options["within"]),
-            rate=options["rate"],
-            progress=options["verbosity"] > 0,
-        )
+        with progress_on(self.stderr, "tokens") as progress:
+            done = refresh_expiring(
+                timedelta(minutes=options["within"]),
+                rate=options["rate"],
+                progress=progress if options["verbosity"] else None,
+            )
         if options["verbosity"]:
             self.stdout.write(
                 f"{done.renewed} tokens renewed, {done.needs_sign_in} need a new sign-in, "
                 f"{done.failed} failed, {done.unreadable} unreadable"
             )
-        if done.stopped:
-            raise CommandError(f"The run ended early: {done.stopped}")
-        if not done.ok:
-            raise CommandError(
-                "Not all could be renewed: the log (django_quota) and the admin's column "
-                '"last failure" say why.'
-            )
+        if done.ok:
+            return
+        why = (
+            f"The run ended early: {done.stopped}"
+            if done.stopped
+            else "Some tokens could not be renewed: the log (django_quota) and the admin's column "
+            '"last failure" give the reasons.'
+        )
+        raise CommandError(why, returncode=TRY_AGAIN if done.passes else NEEDS_YOU)
 
 
 def _above_zero(text: str) -> float:

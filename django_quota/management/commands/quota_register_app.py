@@ -11,15 +11,16 @@ from typing import Any
 from cryptography.fernet import Fernet
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import discovery, provider
-from ...conf import Settings, get_settings
-from ...exceptions import QuotaError
+from django_quota.conf import Settings, get_settings
+from django_quota.exceptions import QuotaError
+from django_quota.management.envfile import EnvFile
+from django_quota.oidc import developers, discovery
 
 TOKEN_VARIABLE = "QUOTA_SESSION_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class Command(BaseCommand):
-    """POST or PATCH /developers/apps, and the settings that follow from it."""
+    """Calls POST or PATCH /developers/apps, and prints or writes the resulting settings."""
 
     help = (
         "Registers this project as an OAuth app at Quota (or, with --client-id, changes it) and "
@@ -27,7 +28,7 @@ class Command(BaseCommand):
         f"(sess_...) is read from the variable {TOKEN_VARIABLE} or from standard input, never "
         "from an argument, which other users of this machine could read."
     )
-    # The settings that this command makes are what the checks would miss.
+    # System checks would stop at the missing settings that this command creates.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,15 +38,15 @@ class Command(BaseCommand):
             action="append",
             metavar="URI",
             help="a callback, exactly as it will be sent, such as "
-            "https://yourapp.com/auth/quota/callback; repeatable; those that are given replace "
-            "those that are registered",
+            "https://yourapp.com/auth/quota/callback; repeatable; these replace the registered "
+            "callbacks",
         )
         parser.add_argument(
             "--scope",
             action="append",
             metavar="SCOPE",
-            help="an allowed scope, besides those of QUOTA_SCOPES and QUOTA_CONNECT_SCOPES, which "
-            "are always among them; repeatable",
+            help="an allowed scope, in addition to QUOTA_SCOPES and QUOTA_CONNECT_SCOPES; "
+            "repeatable",
         )
         parser.add_argument(
             "--post-logout-uri",
@@ -69,11 +70,11 @@ class Command(BaseCommand):
         new = not options["client_id"]
         if new and not (app["name"] and app["redirect_uris"]):
             raise CommandError("A new app needs --name and at least one --redirect-uri.")
-        if options["env_file"]:
-            _make_private(options["env_file"])  # before Quota shows the secret, which it does once
+        # Open it first: Quota shows the secret once, and it must not be lost to a bad file.
+        file = EnvFile(options["env_file"]) if options["env_file"] else None
         try:
             if new or app["allowed_scopes"]:
-                # Quota replaces the whole list: leaving one out would end every sign-in.
+                # Quota replaces the whole list: without the project's scopes every sign-in fails.
                 settings = get_settings()
                 wanted = [
                     *settings.scopes,
@@ -81,7 +82,7 @@ class Command(BaseCommand):
                     *(app["allowed_scopes"] or []),
                 ]
                 app["allowed_scopes"] = list(dict.fromkeys(wanted))
-            saved = provider.save_app(
+            saved = developers.save_app(
                 _session_token(),
                 {name: value for name, value in app.items() if value is not None},
                 client_id=options["client_id"],
@@ -90,27 +91,31 @@ class Command(BaseCommand):
             if getattr(error, "provider_code", "") == "invalid_scope":
                 raise CommandError(_unknown_scope(app["allowed_scopes"] or [])) from None
             raise CommandError(
-                f"{error} Is the session token right, the app yours, and "
-                "every URI https (or http on localhost)?"
+                f"{error} Check that the session token is right, that the app is yours, and that "
+                "every URI is https (or http on localhost)."
             ) from None
         values = _settings(saved)
-        if options["env_file"]:
-            before = _update(options["env_file"], values)
+        if file:
+            before = file.get("QUOTA_CLIENT_ID")
+            values = _with_new_keys(file, values)
+            old = file.set(values)
             self.stdout.write(f"{', '.join(values)} written to {options['env_file']}")
+            if old:
+                self.stdout.write(f"A backup of the old file, with its secrets: {old}")
             if before not in ("", values["QUOTA_CLIENT_ID"]):
-                self.stdout.write(f"{before} is no longer there; it is still registered at Quota")
+                self.stdout.write(f"{before} was replaced; it is still registered at Quota")
         else:
             for name, value in values.items():
                 self.stdout.write(f"{name}={value}")
 
 
-def _unknown_scope(asked: list[str]) -> str:
-    text = f"Quota does not know one of these scopes, or not for this app: {' '.join(asked)}."
+def _unknown_scope(requested: list[str]) -> str:
+    text = f"Quota does not allow one of these scopes for this app: {' '.join(requested)}."
     try:
         supported = discovery.metadata().scopes_supported
     except QuotaError:
         supported = ()
-    return f"{text} It knows: {' '.join(supported)}." if supported else text
+    return f"{text} It supports: {' '.join(supported)}." if supported else text
 
 
 def _session_token() -> str:
@@ -128,14 +133,14 @@ def _session_token() -> str:
 
 def _settings(saved: dict[str, Any]) -> dict[str, str]:
     values: dict[str, Any] = {"QUOTA_CLIENT_ID": saved.get("client_id")}
-    if "client_secret" in saved:  # only a new app's, and only this once
+    if "client_secret" in saved:  # only for a new app
         values["QUOTA_CLIENT_SECRET"] = saved["client_secret"]
-    # They go into a file that is read as settings: nothing may start a line or a comment there.
+    # They are written to a file of settings, so they must not contain a newline or a comment.
     if not all(
         isinstance(v, str) and re.fullmatch(r"[\w.~+/=-]{1,500}", v) for v in values.values()
     ):
         raise CommandError(
-            "Quota's answer holds no usable client_id or client_secret; look the app up in the "
+            "Quota's answer contains no usable client_id or client_secret; look the app up in the "
             "dashboard."
         )
     if get_settings().base_url != Settings.base_url:
@@ -143,24 +148,15 @@ def _settings(saved: dict[str, Any]) -> dict[str, str]:
     return values
 
 
-def _make_private(path: Path) -> None:
-    try:
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-    except OSError as error:
-        raise CommandError(f"Cannot write {path}: {error.strerror}.") from None
+def _with_new_keys(file: EnvFile, values: dict[str, str]) -> dict[str, str]:
+    """Return `values` with new keys for FIELD_ENCRYPTION_KEY and SESSION_SECRET.
 
-
-def _update(path: Path, values: dict[str, str]) -> str:
-    """Set `values` in the .env file, whose other lines stay; make what else the project needs.
-    The client id that was there, or ""."""
-    lines = path.read_text().splitlines()
-    pairs = [[part.strip() for part in line.split("=", 1)] for line in lines if "=" in line]
-    there = {name: value for name, value in pairs if value}
-    if "FIELD_ENCRYPTION_KEY" not in there:
-        values["FIELD_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
-    if "SESSION_SECRET" not in there:
-        values["SESSION_SECRET"] = secrets.token_urlsafe(50)
-    kept = [line for line in lines if line.partition("=")[0].strip() not in values]
-    path.write_text("\n".join([*kept, *(f"{k}={v}" for k, v in values.items())]) + "\n")
-    return there.get("QUOTA_CLIENT_ID", "")
+    A key that the file has is kept: with a new one, no stored token could be decrypted, and every
+    session would end.
+    """
+    result = dict(values)
+    if not file.has("FIELD_ENCRYPTION_KEY"):
+        result["FIELD_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
+    if not file.has("SESSION_SECRET"):
+        result["SESSION_SECRET"] = secrets.token_urlsafe(50)
+    return result

@@ -11,9 +11,11 @@ from django.db.models import EmailField
 from django.test import Client
 from pytest_django.fixtures import Settings
 
+from django_quota import checks
 from django_quota.models import ProviderAccount
+from tests.helpers.browser import Browser
 from tests.hostile.conftest import Refused
-from tests.hostile.provider import Browser, HostileProvider
+from tests.hostile.provider import HostileProvider
 
 pytestmark = [pytest.mark.django_db, pytest.mark.source("Django: AUTH_USER_MODEL")]
 
@@ -21,18 +23,23 @@ User = get_user_model()
 
 
 #: Where this model keeps the address, "" if it has none.
-COLUMN = next((field for field in User._meta.fields if isinstance(field, EmailField)), None)
+EMAIL_FIELDS = [field for field in User._meta.fields if isinstance(field, EmailField)]
+COLUMN = next((f for f in EMAIL_FIELDS if f.name == User.get_email_field_name()), None) or next(
+    iter(EMAIL_FIELDS), None
+)
 EMAIL = COLUMN.name if COLUMN else ""
-UNIQUE = COLUMN is not None and COLUMN.unique
 #: Each user has an address of their own.
 NEEDS_EMAIL = COLUMN is not None and COLUMN.unique and not COLUMN.null
 #: Users of this model cannot be made without the project's help.
-NOT_OURS_TO_MAKE = User.__name__ == "NumberedUser"
+NOT_OURS_TO_MAKE = User.__name__ in ("NumberedUser", "IntegerUser")
+#: A username that is an address, which we cannot make up.
+NO_ADDRESS = ["login"] if User.__name__ == "TwoEmailsUser" else []
 ours_to_make = pytest.mark.skipif(NOT_OURS_TO_MAKE, reason="a user that we could not make up")
 
 
 def made(email: str = "", **fields: Any) -> Any:
-    name = uuid.uuid4() if NOT_OURS_TO_MAKE else "somebody@example.com"
+    made_up = {"NumberedUser": uuid.uuid4(), "IntegerUser": 7}
+    name = made_up.get(User.__name__, "somebody@example.com")
     own = {EMAIL: email or "somebody@example.com"} if EMAIL else {}
     user = User(**{User.USERNAME_FIELD: name} | own | fields)
     user.set_unusable_password()
@@ -46,7 +53,9 @@ def test_signs_in_and_again(browser: Browser) -> None:
     user = User._default_manager.get()
     assert browser.client.session[SESSION_KEY] == str(user.pk)
     assert not user.has_usable_password()
-    user.clean_fields(exclude=["password"])
+    user.clean_fields(exclude=["password", *NO_ADDRESS])
+    if EMAIL:
+        assert getattr(user, EMAIL) == "ada@example.com"
     visitor = Browser(Client(SERVER_NAME="localhost"))
     visitor.sign_in()
     assert visitor.client.session[SESSION_KEY] == str(user.pk)
@@ -85,7 +94,7 @@ def test_no_verified_email(
     provider.person["email_verified"] = False
     answer = browser.sign_in()
     if NEEDS_EMAIL:
-        refused(answer, "email_required", "gave no verified address")
+        refused(answer, "email_required", "gave no verified one")
         return
     assert answer["Location"] == "/"
     provider.person |= {"sub": "another", "email": "bob@example.com"}
@@ -105,8 +114,8 @@ def test_a_verified_email_that_somebody_has(
     answer = browser.sign_in()
     linked = ProviderAccount.objects.filter(user=ada).exists()
     assert linked is (link and bool(EMAIL))
-    if UNIQUE and not link:
-        assert "quota_error=account_conflict" in answer["Location"]
+    if EMAIL and not link:
+        assert "quota_error=email_known" in answer["Location"]
     else:
         assert answer["Location"] == "/"
 
@@ -118,10 +127,16 @@ def test_staff_are_not_linked(browser: Browser, settings: Settings) -> None:
     admin = made("ada@example.com", is_admin=True)
     admin.set_password("correct horse")
     admin.save()
-    assert "quota_error=account_conflict" in browser.sign_in()["Location"]
+    assert "quota_error=email_known" in browser.sign_in()["Location"]
     admin.refresh_from_db()
     assert admin.has_usable_password()
     assert not ProviderAccount.objects.exists()
+
+
+def test_check_names_a_username_that_is_not_ours_to_make() -> None:
+    ids = {message.id for message in checks.check_installation()}
+    assert ("django_quota.W011" in ids) == NOT_OURS_TO_MAKE
+    assert ("django_quota.W012" in ids) == bool(NO_ADDRESS)
 
 
 @pytest.mark.skipif(not NOT_OURS_TO_MAKE, reason="users can be made")

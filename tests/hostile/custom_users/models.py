@@ -78,3 +78,21 @@ class NumberedUser(AbstractBaseUser):
     number = models.UUIDField(unique=True)
     objects = BaseUserManager["NumberedUser"]()
     USERNAME_FIELD = "number"
+
+
+class IntegerUser(AbstractBaseUser):
+    """Its username is a number."""
+
+    number = models.IntegerField(unique=True)
+    objects = BaseUserManager["IntegerUser"]()
+    USERNAME_FIELD = "number"
+
+
+class TwoEmailsUser(AbstractBaseUser):
+    """Signs in by an address, and is written to at another."""
+
+    login = models.EmailField(unique=True)
+    email = models.EmailField(blank=True)
+    objects = BaseUserManager["TwoEmailsUser"]()
+    USERNAME_FIELD = "login"
+    EMAIL_FIELD = "email"

@@ -1,0 +1,118 @@
+"""Translates the errors of the OpenAI SDK into errors of `django_quota.exceptions`."""
+
+from openai import APIError, APIStatusError
+
+from django_quota.exceptions import (
+    ConfigurationError,
+    InsufficientCredits,
+    InsufficientScope,
+    ProviderUnavailable,
+    QuotaError,
+    RateLimited,
+    ReauthenticationRequired,
+    RequestRefused,
+)
+from django_quota.oidc.network import fault
+from django_quota.oidc.transport import retry_after
+
+from .sdk_http import httpx
+
+#: What the SDK raises when a call fails, and lets through when a response breaks off.
+CALL_ERRORS = (APIError, httpx.HTTPError)
+#: What it raises, too, while it reads a malformed response: text that is not JSON, an endless
+#: number, JSON that is nested too deep.
+READING_ERRORS = (*CALL_ERRORS, ValueError, RecursionError)
+
+#: The HTTP status that an error code in the middle of a stream stands for (quota-protocol section
+#: 9). Gateways to several models send the status itself as the code.
+_STATUS_OF_CODE = {
+    "402": 402,
+    "429": 429,
+    "insufficient_credits": 402,
+    "insufficient_balance": 402,
+    "rate_limit": 429,
+    "rate_limit_exceeded": 429,
+}
+
+
+def translate(error: Exception, *, user_pays: bool) -> Exception:
+    """Return the error to raise in place of `error`, which is one of READING_ERRORS."""
+    # Older releases of the SDK wrap every error raised while a call is sent into a "Connection
+    # error.". Unwrap the errors of `BearerAuth`, and programming errors, such as an HTTP client
+    # that does not fit the SDK: for these "Quota cannot be reached" would be wrong.
+    if isinstance(error.__cause__, QuotaError | TypeError | AttributeError | ImportError):
+        return error.__cause__
+    if not isinstance(error, APIError):
+        return ProviderUnavailable("Quota's answer cannot be read; try again later.")
+    return _user_error(error) if user_pays else _developer_error(error)
+
+
+def cause_to_show(error: Exception) -> APIError | None:
+    """Return `error` if its traceback helps the developer, else None.
+
+    A 4xx says what is wrong with the request. Any other traceback shows only code of the SDK, and
+    perhaps what Quota says about a token that it refuses.
+    """
+    if not isinstance(error, APIError):
+        return None
+    status = _status(error) or 0
+    return error if 400 <= status < 500 and status not in (401, 402, 403, 429) else None
+
+
+def _user_error(error: APIError) -> QuotaError:
+    """The error for a call paid by a user (quota-protocol section 9)."""
+    status = _status(error)
+    if status == 402:
+        return InsufficientCredits("The wallet cannot cover this call; let the user buy credits.")
+    if status == 403 and _code(error) == "insufficient_scope":
+        return InsufficientScope(
+            "The user's token may not spend; let them sign in again.", scope="credits.spend"
+        )
+    if status == 401:
+        return ReauthenticationRequired(
+            "Quota refuses even a token it has just renewed; let the user sign in again.",
+            provider_code=_code(error),
+        )
+    return _common_error(error)
+
+
+def _developer_error(error: APIError) -> QuotaError:
+    """The error for a call paid by the developer, which no user can fix."""
+    status = _status(error)
+    if status in (401, 403):
+        return ConfigurationError("Quota refuses this API key; check the developer's sk-quota-...")
+    if status == 402:
+        return ConfigurationError("The developer's own wallet cannot cover this call; top it up.")
+    return _common_error(error)
+
+
+def _common_error(error: APIError) -> QuotaError:
+    """The error that does not depend on who pays."""
+    status = _status(error)
+    if status == 429:
+        seconds = _retry_after_seconds(error)
+        return RateLimited("The rate limit is reached; try again later.", retry_after=seconds)
+    if status is not None and 400 <= status < 500:
+        return RequestRefused(
+            f"Quota refused the call (HTTP {status}).", status=status, provider_code=_code(error)
+        )
+    reason = fault(error)
+    details = f" ({reason})" if reason else ""
+    return ProviderUnavailable(
+        f"The AI call got no answer{details}; try again later.", status=status
+    )
+
+
+def _status(error: APIError) -> int | None:
+    """The HTTP status; for an error in the middle of a stream, the status its code stands for."""
+    status = error.status_code if isinstance(error, APIStatusError) else None
+    return status or _STATUS_OF_CODE.get(str(error.code))
+
+
+def _code(error: APIError) -> str:
+    return error.code if isinstance(error.code, str) and error.code.isidentifier() else ""
+
+
+def _retry_after_seconds(error: APIError) -> int | None:
+    """Seconds from the Retry-After header; None for an error in the middle of a stream."""
+    return retry_after(error.response.headers) if isinstance(error, APIStatusError) else None

@@ -1,0 +1,208 @@
+"""OpenAI clients that are billed to a user's wallet.
+
+The owner of the bearer token pays for a call. So each attempt gets the user's current token, and
+the clients ignore all OPENAI_* variables: OPENAI_API_KEY would bill the developer.
+"""
+
+import asyncio
+import atexit
+import os
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from django_quota.conf import get_settings
+from django_quota.exceptions import ConfigurationError, NotConnected, RequestRefused
+from django_quota.oidc.network import Way, way_to
+from django_quota.secret import Secret
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI, OpenAI
+
+
+def openai_client(user: Any) -> "OpenAI":
+    """Return an `openai.OpenAI` whose calls are all paid by `user`.
+
+    Make one for each request: that costs microseconds, as all clients share one connection pool.
+    After a 401 the token is renewed and the call sent once more. Nothing else is retried, because a
+    chat call that is sent twice may be billed twice; `with_options(max_retries=...)` changes that.
+    Set `timeout` (seconds; the SDK's default is 600) there or at each call.
+
+    Raises NotConnected if `user` is None or not saved, and ConfigurationError if the OpenAI SDK is
+    not installed (the extra `ai`), its release is not supported, or the environment names a proxy
+    or certificates that cannot be used. A call, and reading a stream, raise only errors of
+    `django_quota.exceptions`: those of `get_access_token`, InsufficientCredits, InsufficientScope,
+    RateLimited, RequestRefused and ProviderUnavailable. The recipe, step 06; quota-protocol section
+    14.
+    """
+    clients = _clients_module()
+    _require_user(user)
+    return _client().with_options(api_key=clients.WalletKey(user))
+
+
+def async_openai_client(user: Any) -> "AsyncOpenAI":
+    """`openai_client` for async code: an `openai.AsyncOpenAI`, with one pool for each event loop.
+
+    Raises ConfigurationError, too, if no event loop is running.
+    """
+    clients = _clients_module()
+    _require_user(user)
+    return _async_client().with_options(api_key=clients.AsyncWalletKey(user))
+
+
+def developer_client(api_key: str) -> "OpenAI":
+    """Return an `openai.OpenAI` whose calls are paid by you, the developer: `api_key` is your own
+    `sk-quota-...` (quota-protocol section 1).
+
+    For calls that no user should pay for. Nothing in this package falls back to it. Raises
+    ConfigurationError if Quota refuses the key or your wallet is empty, and the other errors of
+    `openai_client`.
+    """
+    return _client().with_options(api_key=_require_developer_key(api_key))
+
+
+def async_developer_client(api_key: str) -> "AsyncOpenAI":
+    """`developer_client` for async code, with one pool for each event loop."""
+    return _async_client().with_options(api_key=_require_developer_key(api_key))
+
+
+def _require_running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "An async client needs a running event loop; in synchronous code, use openai_client or "
+            "developer_client."
+        ) from None
+
+
+def _require_user(user: Any) -> None:
+    if user is None or user.pk is None:
+        raise NotConnected("Nobody is signed in, so nobody can pay; let them sign in with Quota.")
+
+
+def _require_developer_key(api_key: str) -> str:
+    # With a user's token, that user would pay although the code says that the developer does.
+    if not isinstance(api_key, str) or not api_key.startswith("sk-quota-"):
+        raise ConfigurationError(
+            "A developer's API key begins with sk-quota-. To bill a user's wallet, use "
+            "openai_client(user)."
+        )
+    return Secret(api_key)
+
+
+#: The open async clients, each with the generator that closes it (`_open_async_client`).
+_async_clients: dict[
+    tuple[str, Way, asyncio.AbstractEventLoop], tuple["AsyncOpenAI", AsyncGenerator[None]]
+] = {}
+
+
+def _clients_module() -> ModuleType:
+    """Import the module `clients` at the first call, not in django.setup().
+
+    Importing the SDK takes 370 ms and 27 MB, and a site that only signs people in need not have it.
+    """
+    try:
+        from . import clients
+    except ModuleNotFoundError as error:
+        if error.name not in ("openai", "httpx", "httpx2"):
+            raise
+        raise ConfigurationError(
+            "AI calls need the OpenAI SDK, which is not installed; "
+            'install this package with its extra: pip install "django-quota[ai]".'
+        ) from None
+    return clients
+
+
+def _client() -> "OpenAI":
+    base_url = get_settings().base_url
+    return _shared_client(base_url, way_to(base_url), os.getpid())
+
+
+def _async_client() -> "AsyncOpenAI":
+    base_url = get_settings().base_url
+    return _shared_async_client(base_url, way_to(base_url), _require_running_loop())
+
+
+@lru_cache(maxsize=4)
+def _shared_client(base_url: str, way: Way, process: int) -> "OpenAI":
+    """One client, and so one connection pool, for each process: forks must not share sockets."""
+    clients = _clients_module()
+    from openai import DefaultHttpxClient
+
+    pool = DefaultHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))
+    client: OpenAI = clients.WalletClient(
+        api_key=_refuse_to_call, base_url=f"{base_url}/v1", max_retries=0, http_client=pool
+    )
+    # At exit, before Python unloads the modules. The function registered last runs first: the pool
+    # is closed, then the client forgotten.
+    atexit.register(_shared_client.cache_clear)
+    atexit.register(pool.close)
+    return client
+
+
+def _pool_options(way: Way) -> dict[str, Any]:
+    """Options of a pool that uses the proxy and certificates of `way`, not the environment's."""
+    return {"trust_env": False, "proxy": way.proxy, "verify": way.tls()}
+
+
+def _shared_async_client(base_url: str, way: Way, loop: asyncio.AbstractEventLoop) -> "AsyncOpenAI":
+    """One client for each event loop, as its sockets belong to the loop that opened them.
+
+    Under WSGI each request to an async view has a loop of its own, and so has `async_to_sync`.
+    """
+    key = base_url, way, loop
+    if key not in _async_clients:
+        for other in list(_async_clients):
+            if other[-1].is_closed():  # without `shutdown_asyncgens`, which would have removed it
+                del _async_clients[other]
+        _async_clients[key] = _open_async_client(*key)
+    return _async_clients[key][0]
+
+
+def _open_async_client(
+    base_url: str, way: Way, loop: asyncio.AbstractEventLoop
+) -> tuple["AsyncOpenAI", AsyncGenerator[None]]:
+    """Return a client, and the generator that closes its pool when the event loop ends.
+
+    A loop that shuts down first ends the async generators that were started in it.
+    """
+    clients = _clients_module()
+    from openai import DefaultAsyncHttpxClient
+
+    async def refuse_to_call() -> str:
+        return _refuse_to_call()
+
+    pool = DefaultAsyncHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))
+
+    async def close_with_loop() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            _async_clients.pop((base_url, way, loop), None)
+            await pool.aclose()
+
+    closer = close_with_loop()
+    with suppress(StopIteration):  # run it to its `yield`, without awaiting
+        closer.__anext__().send(None)
+    client = clients.AsyncWalletClient(
+        api_key=refuse_to_call, base_url=f"{base_url}/v1", max_retries=0, http_client=pool
+    )
+    return client, closer
+
+
+def find_models() -> None:
+    """Ask Quota for its models without a user, to see whether AI calls reach it, at no cost.
+
+    Raises ConfigurationError and ProviderUnavailable like the calls of a client.
+    """
+    client = _client().with_options(api_key="quota_check", timeout=get_settings().deadline)
+    # A refusal shows that Quota was reached.
+    with suppress(ConfigurationError, RequestRefused):
+        client.models.list()
+
+
+def _refuse_to_call() -> str:
+    raise NotConnected("This client has no user to bill.")

@@ -1,0 +1,26 @@
+"""Shows the progress of a command on a terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.core.management.base import OutputWrapper
+
+
+@contextmanager
+def progress_on(stream: OutputWrapper, unit: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function that writes "3 of 7 tokens", each time over the same line of `stream`.
+
+    Yields None if `stream` is not a terminal, so that nothing is counted for a log file.
+    """
+    if not stream.isatty():
+        yield None
+        return
+
+    def show(done: int, total: int) -> None:
+        stream.write(f"\r{done} of {total} {unit}", style_func=str, ending="")
+        stream.flush()
+
+    try:
+        yield show
+    finally:
+        stream.write("")

@@ -1,0 +1,1 @@
+"""Requests to Quota: discovery, OAuth endpoints, API, and validation of the id_token."""

@@ -1,0 +1,231 @@
+"""Get an access token that is valid now, renewed first if necessary.
+
+All code gets its tokens here. This module starts renewals in a thread and waits for them; `renewal`
+does the work.
+"""
+
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from datetime import datetime
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import connections
+
+from django_quota.exceptions import (
+    ConfigurationError,
+    NotConnected,
+    ProviderUnavailable,
+    QuotaError,
+    RefreshImpossibleHere,
+)
+from django_quota.models import ProviderAccount, QuotaToken
+
+from . import leases, locking
+from .decisions import fresh_token, require_connected, valid_token
+from .lookup import token_row, token_row_again, token_row_of_account
+from .payer import require_payer
+from .places import Elsewhere, Place, at_place_of_caller, here
+from .renewal import Renewal
+from .single_flight import in_transaction, leave_pool, renewals
+
+T = TypeVar("T")
+
+
+def get_access_token(
+    user: Any, *, rejected: str | None = None, timeout: float | None = None
+) -> str:
+    """Return an access token of `user`'s wallet that is valid now, renewed first if necessary.
+
+    It makes one query and no HTTP request if the token lasts longer than QUOTA_REFRESH_LEEWAY (30
+    seconds). `rejected` is a token that Quota has just refused with a 401: it is renewed even if it
+    has not expired, unless it was renewed already. `timeout` limits the wait of this caller, in
+    seconds; the renewal itself goes on.
+
+    Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
+    TokenUnreadable, RefreshImpossibleHere, and ImpersonationRefused in a request in which another
+    person acts as the user. Source: the recipe, "Refresh on expiry".
+    """
+    require_payer(user)
+    return access_token_also_while_acting(user, rejected=rejected, timeout=timeout)
+
+
+def access_token_also_while_acting(
+    user: Any, *, rejected: str | None = None, timeout: float | None = None
+) -> str:
+    """`get_access_token` without the check for impersonation.
+
+    For requests that cost nothing, such as the balance, and for those that were checked before.
+    """
+    try:
+        found = _found(user, rejected)
+    except SynchronousOnlyOperation:
+        raise ConfigurationError(
+            "get_access_token uses the database; in async code, await aget_access_token, or use "
+            "async_openai_client."
+        ) from None
+    return found if isinstance(found, str) else found.result(timeout)
+
+
+async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
+    """`get_access_token` for async code.
+
+    It does not block the event loop, and a renewal goes on if the task is cancelled.
+    """
+    # Build the query in a thread: with 500 tasks, `afirst` would build 500 queries on the loop.
+    found = await _look(user, rejected)
+    return found if isinstance(found, str) else await found.aresult()
+
+
+def renew(account: ProviderAccount) -> bool:
+    """Renew the tokens of `account` now, even if they have not expired. For the admin.
+
+    Returns False and changes nothing if the access token is valid and there is no refresh token.
+    Raises what `get_access_token` raises.
+    """
+    row = token_row_of_account(account)
+    if row is None:
+        raise NotConnected("This account has no tokens; let the user sign in with Quota.")
+    if not row.refresh_token and row.expires_at > row.clock.now():
+        return False
+    _Wanted(row, row.access_token.reveal()).result()
+    return True
+
+
+def renew_unless_taken(seen: QuotaToken, *, since: datetime, patience: float) -> bool:
+    """Renew the row `seen`, unless another worker has it. For bulk work, which does not wait.
+
+    Returns False if another worker holds the row, has written it, or has failed to renew it after
+    `since`, and if the access token is valid and there is no refresh token. `patience` is how many
+    seconds to wait for a database that is away, before the token is spent.
+
+    Do not call it in a transaction. Raises what `get_access_token` raises.
+    """
+    alias = locking.database(seen)
+    renewal = Renewal(seen, None, since=since)
+
+    def work() -> bool:
+        return renewal.run_unless_taken(patience)
+
+    place = locking.under_lock(lambda: here(alias), alias, patience)
+    try:
+        return renewals.result(_begin(place, object(), work))
+    except Elsewhere:
+        return work()
+
+
+def _found(user: Any, rejected: str | None) -> "str | _Wanted":
+    """Return the token, or the renewal that it needs first."""
+    row = require_connected(token_row(user))
+    token = fresh_token(row, rejected, row.clock.now())
+    return _Wanted(row, rejected) if token is None else token
+
+
+def _found_or_begun(user: Any, rejected: str | None) -> "str | _Wanted":
+    """`_found` for async code, which starts the renewal in the thread that uses the database."""
+    require_payer(user)
+    found = _found(user, rejected)
+    return found if isinstance(found, str) else found.begun()
+
+
+_look = at_place_of_caller(_found_or_begun)
+
+
+def _begin(place: Place, key: Hashable, work: Callable[[], T], *, join: bool = True) -> "Future[T]":
+    """Start `work` in `renewals`, on its own connection, in the database and schema of `place`."""
+
+    def at_place() -> T:
+        if not renewals.inline:
+            leave_pool(place.alias)
+            locking.under_lock(place.enter, place.alias)
+        return work()
+
+    return renewals.start(key, at_place, join=join)
+
+
+class _Wanted:
+    """A renewal that a caller waits for.
+
+    It runs once for all callers of this process, in a thread whose connection uses the database and
+    the schema of the caller.
+    """
+
+    def __init__(self, row: QuotaToken, rejected: str | None) -> None:
+        self._row, self._rejected = row, rejected
+        self._alias = locking.database(row)
+        self._in_transaction = in_transaction(self._alias)
+        self._renewal = Renewal(row, rejected, since=row.clock.now())
+        self._future: Future[str] | None = None
+
+    def result(self, timeout: float | None = None) -> str:
+        """Return the token to use, in sync code."""
+        try:
+            try:
+                return renewals.result(self._begin(), timeout)
+            except Elsewhere:
+                if self._in_transaction or timeout is not None:
+                    raise
+                # Only the caller's own connection is set to the schema, so renew on it.
+                return self._renewal.run()
+        except QuotaError as error:
+            return self._go_on(error)
+
+    def begun(self) -> "str | _Wanted":
+        """Start the renewal and return self; or return the old token if it cannot start."""
+        try:
+            self._future = self._begin()
+        except QuotaError as error:
+            return self._go_on(error)
+        return self
+
+    async def aresult(self) -> str:
+        """Return the token to use, in async code, after `begun`."""
+        assert self._future is not None
+        try:
+            return await renewals.aresult(self._future, leases.longest())
+        except QuotaError as error:
+            return await sync_to_async(self._go_on)(error)  # it may use the database
+
+    def _begin(self) -> "Future[str]":
+        if self._in_transaction and connections[self._alias].vendor == "sqlite":
+            raise RefreshImpossibleHere(
+                "The access token has expired, and SQLite cannot save a new one while this "
+                "transaction is open. Call get_access_token before the transaction begins."
+            )
+        # The place is part of the key: two tenants may use the same primary key.
+        place = here(self._alias)
+        key = (place, self._row.pk, self._row.identity, self._rejected)
+        # While the old token is valid, only the first caller waits; the others use the old token.
+        return _begin(place, key, self._renewal.run, join=self._valid() is None)
+
+    def _valid(self) -> str | None:
+        return valid_token(self._row, self._rejected, self._row.clock.now())
+
+    def _is_there(self) -> bool:
+        """Return True if the caller sees the row: then its transaction is not committed yet.
+
+        If not, the user was disconnected just now.
+        """
+        return token_row_again(self._row) is not None
+
+    def _go_on(self, error: QuotaError) -> str:
+        """Return the old token if it is valid and the renewal failed for now; else raise `error`.
+
+        A caller in a transaction gets an error that explains what to do about the transaction.
+        """
+        if isinstance(error, (ProviderUnavailable, RefreshImpossibleHere)):
+            valid = self._valid()
+            if valid is not None:
+                return valid
+        if self._in_transaction and isinstance(error, locking.RowLocked):
+            raise RefreshImpossibleHere(
+                "The token row is locked, perhaps by this transaction, or the database allows no "
+                "second connection. Renew the token before the transaction begins."
+            ) from None
+        if self._in_transaction and isinstance(error, NotConnected) and self._is_there():
+            raise RefreshImpossibleHere(
+                "The token row is not committed yet, so no other connection can renew it. "
+                "Commit first; in tests see django_quota.testing."
+            ) from None
+        raise error

@@ -1,0 +1,127 @@
+"""Tokens that Quota has just issued: they are either stored or revoked.
+
+Between Quota's reply and the row that stores the tokens, several steps can fail: a check of the
+id_token, a backend of the project, the database. The tokens would then stay valid at Quota, while
+nothing here knows them. So code that receives tokens holds them in `with Issued(reply)`.
+"""
+
+import logging
+from types import TracebackType
+
+from django.db import Error, connections, router
+from django.views.decorators.debug import sensitive_variables
+
+from django_quota.conf import get_settings
+from django_quota.exceptions import QuotaError, new_reference
+from django_quota.models import PendingRevocation
+from django_quota.oidc import endpoints
+from django_quota.oidc.bounded_http import within
+from django_quota.secret import Secret
+
+from . import durable, revocation
+from .places import here
+from .single_flight import in_transaction
+
+logger = logging.getLogger("django_quota.issued")
+
+
+class Issued:
+    """A context manager for the tokens of `reply`.
+
+    At the end of the block they are queued for revocation, unless `settle` was called. If the
+    database cannot take them, they are revoked at once.
+    """
+
+    def __init__(self, reply: endpoints.TokenReply) -> None:
+        self.reply = reply
+        self._settled = False
+
+    def settle(self) -> None:
+        """Keep the tokens: they are stored, or other code is responsible for them."""
+        self._settled = True
+
+    def __enter__(self) -> "Issued":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._settled:
+            self.settle()
+            _drop(self.reply)
+
+
+@sensitive_variables()
+def _drop(reply: endpoints.TokenReply) -> None:
+    """Revoke the tokens of `reply`. Raises no error, which would hide why they are dropped."""
+    # RFC 7009 section 2.1: revoking the refresh token revokes the access token too.
+    token, hint = reply.refresh_token, "refresh_token"
+    if token is None:
+        token, hint = reply.access_token, "access_token"
+    try:
+        _queue(token, hint)
+    except (Error, QuotaError, RuntimeError) as error:  # RuntimeError: no thread can be started
+        reference = new_reference()
+        logger.warning(
+            "a token could not be queued for revocation: %s [%s]", type(error).__name__, reference
+        )
+        _revoke(token, hint, reference)
+
+
+@sensitive_variables()
+def _queue(token: str, hint: str) -> None:
+    alias = router.db_for_write(PendingRevocation)
+
+    @sensitive_variables()
+    def work() -> None:
+        revocation.queue(token, using=alias, hint=hint)
+
+    # The error that follows rolls the caller's transaction back, and the row would be lost. So use
+    # another connection. On SQLite no other connection can write meanwhile.
+    if in_transaction(alias) and connections[alias].vendor != "sqlite":
+        place = here(alias)
+
+        @sensitive_variables()
+        def elsewhere() -> None:
+            place.enter()
+            work()
+
+        durable.run_in_thread(elsewhere)
+    else:
+        work()
+
+
+@sensitive_variables()
+def _revoke(token: str, hint: str, reference: str) -> None:
+    """Revoke the token now, without the queue. If Quota is away too, it waits in memory."""
+    try:
+        with within(get_settings().deadline):
+            revoked = endpoints.revoke(token, hint)
+    except QuotaError as error:
+        logger.error("the token could not be revoked either: %s [%s]", error.code, reference)
+        durable.outbox.put(_Dropped(token, hint), f"revoking a token [{reference}]")
+        return
+    if revoked:
+        logger.warning("the token was revoked at Quota at once [%s]", reference)
+    else:
+        logger.error("the token was not revoked: Quota offers no revocation [%s]", reference)
+
+
+class _Dropped:
+    """Revokes or queues a token when it is called. The outbox repeats it until one succeeds."""
+
+    def __init__(self, token: str, hint: str) -> None:
+        self._token, self._hint = Secret(token), hint
+
+    @sensitive_variables()
+    def __call__(self) -> None:
+        try:
+            with within(get_settings().deadline):
+                revoked = endpoints.revoke(self._token, self._hint)
+        except QuotaError:
+            revoked = False
+        if not revoked:
+            revocation.queue(str(self._token), hint=self._hint)

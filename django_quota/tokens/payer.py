@@ -1,0 +1,140 @@
+"""Decide who pays for the AI calls of a request: its user, unless another person acts as them.
+
+`QuotaMiddleware` stores the request in a context variable. So code that has only a user, such as
+`get_access_token`, can refuse a call of a request with impersonation.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.contrib.auth import middleware as django_auth
+from django.core.exceptions import SynchronousOnlyOperation
+from django.http import HttpRequest
+from django.utils.functional import LazyObject
+
+from django_quota.conf import get_settings
+from django_quota.exceptions import ConfigurationError, ImpersonationRefused
+
+from .impersonation import who_acts
+
+__all__ = ["aget_payer", "get_payer"]
+
+_request: ContextVar[HttpRequest | None] = ContextVar("django_quota_request", default=None)
+
+
+def get_payer(request: HttpRequest) -> Any:
+    """Return the user whose wallet pays in `request`; AnonymousUser if nobody is signed in.
+
+    It is `request.user`, in `def` and `async def` views. If a middleware of the project sets
+    `request.auser` only, it is the result of that.
+
+    Raises ImpersonationRefused while another person acts as that user, unless
+    QUOTA_ALLOW_IMPERSONATED_BILLING is True.
+    """
+    user = user_of(request)
+    require_payer(user, request)
+    return user
+
+
+#: `get_payer` for async code.
+aget_payer = sync_to_async(get_payer)
+
+
+def user_of(request: HttpRequest) -> Any:
+    """Return the user of `request`, even during impersonation. Not for the event loop."""
+    user: Any = request.user
+    auser = getattr(request, "auser", None)
+    if isinstance(user, LazyObject) and auser is not None and not _is_djangos(auser):
+        return async_to_sync(auser)()
+    try:
+        bool(user)  # load the user here: the caller may pass it to an event loop, which cannot
+    except SynchronousOnlyOperation:
+        raise _on_the_loop() from None
+    return user
+
+
+def _is_djangos(auser: Any) -> bool:
+    """Return True if `auser` is the one that AuthenticationMiddleware sets.
+
+    It adds nothing to `request.user`. It also misses a user that another package has put there, and
+    fails for a backend without `aget_user`.
+    """
+    return isinstance(auser, partial) and auser.func is django_auth.auser
+
+
+def require_payer(user: Any, request: HttpRequest | None = None) -> None:
+    """Raise ImpersonationRefused if another person acts in `request`, so that `user` must not pay.
+
+    `request` is by default the one that this thread or task works for. Commands and background jobs
+    have none, and no impersonation.
+    """
+    request = request or _request.get()
+    if request is None or _who_acts(request) is None:
+        return
+    if not get_settings().allow_impersonated_billing:
+        raise _refusal("QUOTA_ALLOW_IMPERSONATED_BILLING = True allows it.")
+    if user is None or user.pk != user_of(request).pk:
+        raise _refusal("Even then, only the user of the request pays: see get_payer(request).")
+
+
+def _who_acts(request: HttpRequest) -> str | None:
+    try:
+        return who_acts(request)
+    except SynchronousOnlyOperation:
+        raise _on_the_loop() from None
+
+
+def _on_the_loop() -> ConfigurationError:
+    return ConfigurationError(
+        "Finding the payer uses the session and the database; in async code, await aget_payer or "
+        "aget_access_token, or use async_openai_client."
+    )
+
+
+def refuse_if_acting(request: HttpRequest) -> None:
+    """Raise ImpersonationRefused if another person acts as the user, whatever the settings are."""
+    if who_acts(request) is not None:
+        raise _refusal("Only the user can connect their wallet.")
+
+
+def _refusal(advice: str) -> ImpersonationRefused:
+    return ImpersonationRefused(
+        f"Somebody acts as this user, so no wallet is billed or changed. {advice}"
+    )
+
+
+def acted_by() -> str:
+    """Return the name of the person who acts in the current request; "" if nobody does."""
+    request = _request.get()
+    return "" if request is None else who_acts(request) or ""
+
+
+def current_request() -> HttpRequest | None:
+    """Return the request that this thread or task works for; None if there is none."""
+    return _request.get()
+
+
+def begin(request: HttpRequest) -> Callable[[], None]:
+    """Make `request` the current one of this thread or task. Returns a function that ends it."""
+    before = _request.get()
+    _request.set(request)
+
+    def end() -> None:
+        if _request.get() is request:  # else it is called in another context, or too late
+            _request.set(before)
+
+    return end
+
+
+@contextmanager
+def during(request: HttpRequest) -> Iterator[None]:
+    """`begin` for a block."""
+    end = begin(request)
+    try:
+        yield
+    finally:
+        end()

@@ -1,0 +1,173 @@
+"""The threads that renew tokens. Each renewal runs once, on its own database connection.
+
+A caller may be in a transaction that is rolled back, or hold the row's lock. It may be a page that
+stops waiting, a task that is cancelled, or be interrupted by a time limit. Between Quota's answer
+and the save, the new tokens exist only in memory, so none of that may affect the renewal.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from django.db import connections
+
+from django_quota.exceptions import ProviderUnavailable
+
+from . import leases
+
+T = TypeVar("T")
+
+#: The most renewals at the same time in a process, each on a connection of its own.
+THREADS = 32
+
+
+class SingleFlight:
+    """Runs the work of each key once at a time, in a thread with its own connections."""
+
+    def __init__(self) -> None:
+        #: Set by django_quota.testing: run the work on the caller's connection, in the transaction
+        #: of the test.
+        self.inline = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget all work: a child process has neither its parent's threads nor their work."""
+        self._running: dict[Hashable, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(THREADS, "django_quota-renewal")
+        self._stopping = False
+
+    def start(self, key: Hashable, work: Callable[[], T], *, join: bool = True) -> "Future[T]":
+        """Start `work`, or join the work of that key that is running. It goes on if nobody waits.
+
+        Raises ProviderUnavailable if no thread can be started or, without `join`, if the key's work
+        is running.
+        """
+        if self.inline:
+            return _done(work)
+        with self._lock:
+            if (running := self._running.get(key)) is not None:
+                if not join:
+                    raise still_running()
+                return running
+            context = copy_context()  # a database router may read the tenant from it
+            try:
+                future = self._pool.submit(context.run, on_own_connections, work)
+            except RuntimeError:
+                raise ProviderUnavailable(
+                    "This process can start no thread to renew the token, perhaps because it is "
+                    "ending; try again soon.",
+                    request_sent=False,
+                ) from None
+            self._running[key] = future
+        future.add_done_callback(lambda _future: self._ended(key))
+        return future
+
+    def _ended(self, key: Hashable) -> None:
+        with self._lock:
+            self._running.pop(key, None)
+
+    def result(self, future: "Future[T]", timeout: float | None = None) -> T:
+        """Return or raise what the work did. Raises ProviderUnavailable after `timeout` seconds.
+
+        An exception that interrupts this thread meanwhile (a time limit, Ctrl-C) is raised after
+        the end of the work, because the process may end right after it.
+        """
+        try:
+            return future.result(None if self._stopping else timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            raise still_running() from None
+        except BaseException:
+            wait([future], leases.longest())
+            raise
+
+    async def aresult(self, future: "Future[T]", timeout: float) -> T:
+        """`result` for async code. The work goes on if the task is cancelled."""
+        mine = asyncio.wrap_future(future)
+        # Read the exception, so that the loop does not report it if nobody waits any more.
+        mine.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        try:
+            async with asyncio.timeout(None if self._stopping else timeout):
+                return await asyncio.shield(mine)
+        except TimeoutError:
+            raise still_running() from None
+
+    def stop(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds for the running work. Call it when the process ends.
+
+        Callers that wait for a result now ignore their own time limits. Returns False if work is
+        still running.
+        """
+        self._stopping = True
+        give_up = time.monotonic() + timeout
+        with self._lock:
+            running = list(self._running.values())
+        while running and time.monotonic() < give_up:
+            wait(running, give_up - time.monotonic())
+            with self._lock:
+                running = list(self._running.values())
+        return not running
+
+    def is_running(self) -> bool:
+        """Return True while work is running."""
+        return bool(self._running)
+
+
+def still_running() -> ProviderUnavailable:
+    """Return the error for a caller that stops waiting."""
+    return ProviderUnavailable("The token is still being renewed; try again soon.")
+
+
+def _done(work: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def on_own_connections(work: Callable[[], T]) -> T:
+    """Call `work`, and close the connections of this thread after it."""
+    try:
+        return work()
+    finally:
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            del connections[connection.alias]
+
+
+def leave_pool(alias: str) -> None:
+    """Give this thread a connection outside of the project's pool.
+
+    Callers that wait for the renewal may hold every place of the pool while Quota is slow.
+    """
+    connection = connections[alias]
+    if connection.settings_dict["OPTIONS"].get("pool"):
+        own = connection.copy()
+        own.settings_dict["OPTIONS"].pop("pool")
+        connections[alias] = own
+
+
+def in_transaction(alias: str) -> bool:
+    """Return True if the caller is in a transaction of that database.
+
+    Its rollback would restore a spent token.
+    """
+    if renewals.inline:
+        return False
+    connection = connections[alias]
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+#: All renewals of this process.
+renewals = SingleFlight()
+
+os.register_at_fork(after_in_child=renewals._forget)

@@ -1,0 +1,216 @@
+"""The views that sign in with Quota: `start` and `callback`.
+
+They inherit the extension points of mozilla-django-oidc (`get_extra_params`, `success_url`,
+`failure_url`, `login_failure`) and replace its flow; docs/mozilla-django-oidc.rst lists each method
+with the reason.
+"""
+
+import copy
+import logging
+from typing import Any
+
+from django.contrib import auth
+from django.db import Error
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, QueryDict
+from mozilla_django_oidc.views import (
+    OIDCAuthenticationCallbackView,
+    OIDCAuthenticationRequestView,
+)
+
+from django_quota import accounts, connecting
+from django_quota.conf import get_settings
+from django_quota.exceptions import ProviderUnavailable, QuotaError, SignInFailed
+from django_quota.models import ProviderAccount
+from django_quota.oidc import authorization_code, discovery
+from django_quota.oidc.authorization_code import AuthorizationResponse
+from django_quota.oidc.id_token import Identity
+from django_quota.signals import signed_in, wallet_connected
+from django_quota.tokens import storing
+from django_quota.tokens.issued import Issued
+from django_quota.tokens.payer import refuse_if_acting, user_of
+from django_quota.wallet import balances
+
+from . import outcomes, pending, sessions
+from .answers import is_redirect_loop
+from .authorization import SignInView, add_scopes
+from .pending import PendingSignIn
+from .redirects import redirect_browser, safe_next, url_on_this_host, url_with
+from .requests import query_value
+from .signed_scopes import read_scope
+
+logger = logging.getLogger("django_quota.sign_in")
+
+#: Unix time of an expiry that never comes.
+FAR_FUTURE = 1 << 40
+
+
+class StartView(SignInView, OIDCAuthenticationRequestView):  # type: ignore[misc]
+    """GET start[?next=...][&prompt=login]: redirect to Quota (the recipe, step 04).
+
+    With `prompt=login`, Quota asks the person to sign in again (OpenID Connect Core 1.0 section
+    3.1.2.1), so that they can choose another account.
+    """
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        self.next = safe_next(request, query_value(request, "next"))
+        self.extra_scopes = read_scope(query_value(request, "scope"))
+        self.prompts_login = query_value(request, "prompt") == "login"
+        if failure := outcomes.pop_failure(request, self.next):
+            return redirect_browser(request, url_with("django_quota:error", **failure))
+        self.next = safe_next(request, outcomes.strip_failure(self.next))
+        self.next = url_on_this_host(request, self.success_url) or self.next
+        if not self.prompts_login and is_redirect_loop(
+            request, self.success_url, self.extra_scopes
+        ):
+            query = {"quota_error": "not_permitted", "next": self.next}
+            return redirect_browser(request, url_with("django_quota:error", **query))
+        return self.send_to_quota(get_settings().scopes)
+
+    def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
+        params = super().get_extra_params(request)
+        return params | {"prompt": "login"} if self.prompts_login else params
+
+
+class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[misc]
+    """GET callback: Quota redirects here (the recipe, step 05; RFC 6749 section 4.1.2)."""
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return self.finish(request)
+        except QuotaError:
+            sessions.load_or_discard(request.session)
+            raise
+        except Error as error:
+            logger.error("the database failed in a sign-in", exc_info=error)
+            request.session = sessions.discard_changes(request.session)
+            raise ProviderUnavailable(
+                "The database failed in a sign-in; see the log. The person can try again.",
+                request_sent=False,
+            ) from None
+
+    def finish(self, request: HttpRequest) -> HttpResponseBase:
+        """Sign in, or connect the wallet. Raises QuotaError and database errors."""
+        started = self.pop_pending()
+        if started is None or started.is_expired:
+            return self.answer_unknown_state(started)
+        reply = authorization_code.exchange(
+            self.authorization_response(),
+            redirect_uri=started.redirect_uri,
+            code_verifier=started.code_verifier,
+        )
+        with Issued(reply) as issued:
+            if started.user_pk is None:
+                response = self.sign_in(started, issued)
+            else:
+                response = self.connect_wallet(started, issued)
+        try:
+            authorization_code.require_scopes(reply, self.extra_scopes)
+            outcomes.record_landing(
+                request.session, started.state, self.success_url, self.extra_scopes
+            )
+        finally:
+            sessions.save(request.session)
+        return response
+
+    def pop_pending(self) -> PendingSignIn | None:
+        """Remove the sign-in of this callback from the session, so that it cannot be used again."""
+        session = self.request.session
+        started = pending.pop(session, query_value(self.request, "state"))
+        if started is None:
+            return None
+        self.next, self.extra_scopes = started.next, started.extra_scopes
+        self.retry_view = "connect" if started.user_pk is not None else ""
+        # Save the session before the slow calls, so that a replay finds nothing. Then read it
+        # again, so that the save at the end does not overwrite what other tabs save meanwhile.
+        sessions.save_or_refuse(session)
+        if started.user_pk is not None:
+            # Before Quota issues tokens, and before the session is read again, as it may end in
+            # another tab meanwhile.
+            refuse_if_acting(self.request)
+        self.request.session = sessions.reopen(session)
+        return started
+
+    def answer_unknown_state(self, started: PendingSignIn | None) -> HttpResponseBase:
+        """Answer a callback whose sign-in is unknown or too old.
+
+        A person who is signed in is redirected as after that sign-in: they used the back button or
+        restored a tab, or the browser has prefetched this page.
+        """
+        if user_of(self.request).is_authenticated and not self.retry_view:
+            landed = outcomes.landing_url(self.request.session, query_value(self.request, "state"))
+            self.next = safe_next(self.request, landed)
+            return HttpResponseRedirect(self.success_url)
+        late = "the sign-in was started more than 15 minutes ago, or this clock is wrong"
+        unknown = "no sign-in with this state in this session"
+        raise SignInFailed("state_mismatch", unknown if started is None else late)
+
+    def authorization_response(self) -> AuthorizationResponse:
+        request = self.request
+
+        def value_of(name: str) -> str | None:
+            return (query_value(request, name) or "") if name in request.GET else None
+
+        return AuthorizationResponse(
+            code=value_of("code"), error=value_of("error"), iss=value_of("iss")
+        )
+
+    def sign_in(self, started: PendingSignIn, issued: Issued) -> HttpResponseBase:
+        """Find or create the user, store the tokens and log the user in."""
+        identity = authorization_code.identity_of(issued.reply, nonce=started.nonce)
+        account = self.authenticate(identity)
+        self.store_tokens(account, issued, get_settings().scopes)
+        balances.forget_balance(self.user)
+        response = self.login_success()
+        signed_in.send(sender=type(self), request=self.request, user=self.user, account=account)
+        return response
+
+    def authenticate(self, identity: Identity) -> ProviderAccount:
+        """Let the backends find or create `self.user`, and return the user's account."""
+        self.user = auth.authenticate(self.request_without_query(), quota_identity=identity)
+        account = accounts.find(identity.subject)
+        if self.user is None or account is None or account.user_id != self.user.pk:
+            raise SignInFailed(
+                "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"
+            )
+        return account
+
+    def request_without_query(self) -> HttpRequest:
+        """This request without code and state: the backend of mozilla-django-oidc accepts any
+        keyword, and would send Quota's code to its own provider."""
+        request = copy.copy(self.request)
+        request.GET = QueryDict()
+        request.META = {**request.META, "QUERY_STRING": ""}
+        return request
+
+    def store_tokens(self, account: Any, issued: Issued, scopes: tuple[str, ...]) -> None:
+        """Store the tokens. If Quota names no scope, they have the requested one (RFC 6749 section
+        5.1)."""
+        storing.keep(account, issued, asked=" ".join(add_scopes(scopes, self.extra_scopes)))
+
+    def login_success(self) -> HttpResponseBase:
+        """Log in with a new session key, also if the same user is logged in already: a person who
+        knew the old key must not share the new session (session fixation)."""
+        before = self.request.session.session_key
+        auth.login(self.request, self.user)
+        if self.request.session.session_key == before:
+            self.request.session.cycle_key()
+        # A project may use mozilla-django-oidc's SessionRefresh for another provider. At this time
+        # it would redirect our users to that provider.
+        self.request.session["oidc_id_token_expiration"] = FAR_FUTURE
+        return HttpResponseRedirect(self.success_url)
+
+    def connect_wallet(self, started: PendingSignIn, issued: Issued) -> HttpResponseBase:
+        """Connect Wallet: store the tokens for the user who started it and is still signed in."""
+        user = user_of(self.request)
+        if str(user.pk) != started.user_pk:
+            raise SignInFailed("state_mismatch", "another user is signed in than at the start")
+        account = connecting.connect(
+            user,
+            external_id=authorization_code.wallet_owner(issued.reply, nonce=started.nonce),
+            issuer=discovery.metadata().issuer,
+            replaces=started.replaces,
+        )
+        self.store_tokens(account, issued, get_settings().connect_scopes)
+        balances.forget_balance(user)
+        wallet_connected.send(sender=ProviderAccount, user=user, account=account)
+        return HttpResponseRedirect(self.success_url)

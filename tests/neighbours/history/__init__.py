@@ -1,0 +1,1 @@
+"""A project's app that has a history kept of our model."""

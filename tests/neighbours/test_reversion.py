@@ -1,0 +1,20 @@
+"""django-reversion serialises the rows of registered models."""
+
+import pytest
+
+from tests.neighbours import run
+from tests.sandbox_client import Sandbox
+
+pytest.importorskip("reversion")
+pytestmark = pytest.mark.neighbour
+
+#: The encrypted columns, and no table of the neighbour's.
+OURS = ["django_quota_pendingrevocation", "django_quota_quotatoken"]
+
+
+def test_its_tables_hold_no_secret(sandbox: Sandbox) -> None:
+    seen = run("reversion", sandbox=sandbox)
+
+    assert seen["entries"] > 0
+    assert seen["clear"] == []
+    assert seen["sealed"] == OURS

@@ -1,0 +1,17 @@
+"""django-simple-history copies the columns of a registered model: the encrypted ones stay so."""
+
+import pytest
+
+from tests.neighbours import run
+from tests.sandbox_client import Sandbox
+
+pytest.importorskip("simple_history")
+pytestmark = pytest.mark.neighbour
+
+
+def test_its_table_holds_no_clear_secret(sandbox: Sandbox) -> None:
+    seen = run("simple_history", sandbox=sandbox)
+
+    assert seen["entries"] > 0
+    assert seen["clear"] == []
+    assert "'access_token': <sealed>" in seen["shown"]

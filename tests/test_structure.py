@@ -1,0 +1,70 @@
+"""How the tests themselves are built; README.rst beside this file says why."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py"))
+#: The few that wait for a moment of Quota's own, which only its clock brings: path -> how often.
+SLEEPS = {"sandbox/test_provider.py": 1, "sandbox/test_wallet.py": 1}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The names of all modules that are imported anywhere in it, and of what comes from them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def importing_tests(source: str) -> list[str]:
+    names = imported(ast.parse(source))
+    return [name for name in names if any(p.startswith("test_") for p in name.split("."))]
+
+
+def sleeps_in(source: str) -> int:
+    """How often `sleep` of `time` or `asyncio` is called."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return sum(
+        isinstance(call, ast.Attribute)
+        and call.attr == "sleep"
+        and isinstance(call.value, ast.Name)
+        and call.value.id in ("time", "asyncio")
+        for call in calls
+    )
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_no_test_module_imports_another(path: str) -> None:
+    assert importing_tests((TESTS / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_no_test_module_sleeps(path: str) -> None:
+    """`wait_until` of tests/helpers/concurrency.py is the one loop that does."""
+    assert sleeps_in((TESTS / path).read_text()) == SLEEPS.get(path, 0)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tests.test_models import spoil",
+        "from tests import test_models",
+        "from .test_models import spoil",
+        "import tests.storms.test_crashes",
+        "def f():\n    from tests.test_models import spoil",
+    ],
+)
+def test_import_of_a_test_module_is_found(source: str) -> None:
+    assert len(importing_tests(source)) == 1
+
+
+@pytest.mark.parametrize("source", ["time.sleep(1)", "async def f():\n    await asyncio.sleep(0)"])
+def test_sleep_is_found(source: str) -> None:
+    assert sleeps_in(source) == 1
