@@ -1,21 +1,22 @@
-"""Asking the AI on the signed-in person's own credits."""
+"""AI calls that the signed-in user pays for."""
 
 from typing import Any
-
-from django.contrib.auth.models import AnonymousUser, User
 
 from django_quota.ai import openai_client
 
 MODEL = "gpt-4o-mini"
-# Also bounds what Quota reserves in the wallet before the answer begins.
+# This also limits the credits that Quota reserves in the wallet before the answer begins.
 MAX_TOKENS = 500
+# Seconds without a word after which a call fails. The SDK's own limit is ten minutes.
+TIMEOUT = 30
 
 
-def ask(user: User | AnonymousUser, question: str, *, stream: bool = False) -> Any:
-    """A completion, or with `stream` its chunks as they come."""
+def ask(user: Any, question: str, *, stream: bool = False) -> Any:
+    """A completion, or with `stream` an iterator over its chunks."""
     return openai_client(user).chat.completions.create(
         model=MODEL,
         max_tokens=MAX_TOKENS,
         messages=[{"role": "user", "content": question}],
         stream=stream,
+        timeout=TIMEOUT,
     )

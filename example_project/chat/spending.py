@@ -1,9 +1,9 @@
-"""What a person has spent, day by day, ready to be drawn."""
+"""The spending of a user by day, for the chart on the usage page."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
-from django.contrib.auth.models import User
 from django.db.models import Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
@@ -13,19 +13,19 @@ DAYS = 14
 
 @dataclass(frozen=True)
 class Day:
-    """A bar of the chart."""
+    """A bar of the chart. Heights are in units of its SVG."""
 
     date: date
     credits: int
-    height: int  # of the bar, 190 for the most expensive day
+    height: int  # 190 for the most expensive day
 
     @property
     def top(self) -> int:
         return 199 - self.height
 
 
-def spending(user: User) -> list[Day]:
-    """The last two weeks, today last."""
+def spending(user: Any) -> list[Day]:
+    """The last two weeks; today is the last day."""
     today = timezone.localdate()
     first = today - timedelta(days=DAYS - 1)
     totals = dict(

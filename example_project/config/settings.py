@@ -21,7 +21,7 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
 if PRODUCTION:
     ALLOWED_HOSTS = os.environ.get("EXAMPLE_ALLOWED_HOSTS", "").split()
 
-# Quota: the app, its backend, two secrets and the key that encrypts the tokens.
+# Quota: the app, its backend, its credentials and the key that encrypts the tokens.
 INSTALLED_APPS = [
     "chat",  # before django_quota: its templates/django_quota/base.html replaces the package's
     "django_quota",
@@ -66,7 +66,7 @@ CONTENT_SECURITY_POLICY = {
         "script-src": ["'self'"],
         "style-src": ["'self'"],
         "connect-src": ["'self'"],
-        # People's pictures: the sandbox serves its own, Quota's may be on any host.
+        # Users' pictures: the sandbox serves its own, Quota's may be on any host.
         "img-src": ["'self'", quota_origin, "https:"],
         # Browsers apply this to the redirects that follow a form too: signing out goes on to
         # Quota, and buying credits to its checkout.
@@ -87,7 +87,6 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "chat.context_processors.quota_account",
             ]
         },
     }
@@ -118,7 +117,16 @@ if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     SECURE_HSTS_SECONDS = 365 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+    # Preloading cannot be taken back for months, so it is not for an example to copy.
+    SILENCED_SYSTEM_CHECKS = ["security.W021"]
+    # All processes share the balances that are shown, and one click makes one purchase.
+    if redis_url := os.environ.get("EXAMPLE_REDIS_URL"):
+        CACHES = {
+            "default": {
+                "BACKEND": "django.core.cache.backends.redis.RedisCache",
+                "LOCATION": redis_url,
+            }
+        }
     if os.environ.get("EXAMPLE_BEHIND_PROXY") == "1":
         # Only for a proxy that sets or strips this header itself: else anybody can claim https.
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

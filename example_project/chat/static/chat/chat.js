@@ -1,4 +1,4 @@
-// Shows the answer as it arrives. Without this file the form is posted to the chat page itself.
+// Shows the answer while it arrives. Without this file, the form is posted to the chat page itself.
 const form = document.querySelector("[data-stream]");
 const log = document.querySelector("[data-log]");
 const template = document.querySelector("[data-exchange]");
@@ -23,20 +23,20 @@ async function ask() {
   const body = new FormData(form); // carries the CSRF token of the page
   const exchange = addExchange(body.get("question"));
   button.disabled = true;
-  log.setAttribute("aria-busy", "true"); // a screen reader reads the answer once, when it is there
+  log.setAttribute("aria-busy", "true"); // a screen reader then reads the complete answer once
   try {
     const response = await fetch(form.dataset.stream, { method: "POST", body, redirect: "manual" });
     if (!response.ok) {
-      // Out of credits, signed out meanwhile ...: JSON says what it is, and where to go.
+      // For example out of credits, or signed out: the JSON has the error, and a link that helps.
       const json = response.headers.get("Content-Type")?.startsWith("application/json");
       if (json) show(exchange, "error", await response.json());
-      else form.submit(); // the ordinary form leads on, with a page that says why
+      else form.submit(); // posting the form as usual leads to a page that says why
       return;
     }
     question.value = "";
-    sessionStorage.removeItem("question"); // of a link that was opened in another tab
+    sessionStorage.removeItem("question"); // left over if a link was opened in another tab
     let last;
-    for await (const [kind, data] of readEvents(response.body)) show(exchange, (last = kind), data);
+    for await (const [kind, data] of quotaEvents(response.body)) show(exchange, (last = kind), data);
     if (last !== "done" && last !== "error") throw new Error("It ended before its end.");
   } catch {
     show(exchange, "error", { error: { message: "The connection was lost.", hint: "Please ask again." } });
@@ -59,7 +59,7 @@ function show(exchange, kind, data) {
   if (kind === "delta") {
     part(exchange, "answer").append(data.text);
   } else if (kind === "done" && !data.cost) {
-    askForBalance(); // Quota has not said what it cost
+    askForBalance(); // the response has no cost
   } else if (kind === "done") {
     part(exchange, "cost").textContent = `This answer cost ${data.cost}.`;
     for (const pill of document.querySelectorAll("[data-quota-balance]")) {
@@ -73,18 +73,18 @@ function show(exchange, kind, data) {
     link.hidden = !(data.topup_url || data.login_url);
     if (!link.hidden) {
       const url = new URL(data.topup_url || data.login_url, location);
-      url.searchParams.set("next", location.pathname); // to go on here
+      url.searchParams.set("next", location.pathname); // to come back to this page
       link.href = url;
       link.onclick = () => sessionStorage.setItem("question", question.value);
     }
     part(exchange, "error").hidden = false;
     askForBalance();
-    question.value ||= part(exchange, "question").textContent; // nothing has to be typed again
+    question.value ||= part(exchange, "question").textContent; // keeps the question for another try
   }
   if (following) form.scrollIntoView({ block: "end" });
 }
 
-// Others may have spent of it, too: the balance that is on the page was wrong.
+// Another tab or app may have spent credits, so the balance on the page may be wrong.
 async function askForBalance() {
   for (const pill of document.querySelectorAll("[data-quota-balance]")) {
     const response = await fetch(pill.dataset.url);
@@ -94,7 +94,7 @@ async function askForBalance() {
   }
 }
 
-// As the tag {% quota_balance %} writes it.
+// Writes the same HTML as the tag {% quota_balance %}.
 function showBalance(pill, text, state) {
   pill.textContent = text;
   pill.dataset.state = state;
@@ -107,19 +107,4 @@ function showBalance(pill, text, state) {
 
 function part(exchange, name) {
   return exchange.querySelector(`[data-${name}]`);
-}
-
-// Server-sent events, which EventSource reads only for GET: "event: ...\ndata: {...}\n\n".
-async function* readEvents(stream) {
-  let buffer = "";
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  for (let result = await reader.read(); !result.done; result = await reader.read()) {
-    buffer += result.value;
-    const events = buffer.split("\n\n");
-    buffer = events.pop();
-    for (const event of events) {
-      const [kind, data] = event.split("\n");
-      yield [kind.slice("event: ".length), JSON.parse(data.slice("data: ".length))];
-    }
-  }
 }

@@ -1,4 +1,4 @@
-"""A local Quota and the example project, ready to click: `python example_project/demo.py`.
+"""A local Quota and the example project, ready to click: `python tools/demo/demo.py`.
 
 With `--once` it runs the whole journey over HTTP instead, and says what it checked.
 """
@@ -19,8 +19,8 @@ import requests
 from dotenv import dotenv_values
 from journey import JourneyFailed, journey
 
-MANAGE = Path(__file__).resolve().parent / "manage.py"
-PATIENCE = 60  # seconds a process may take until it serves
+MANAGE = Path(__file__).resolve().parents[2] / "example_project" / "manage.py"
+PATIENCE = 60  # seconds for a process to start serving
 DEVELOPER = {"email": "developer@example.com", "password": "quota-demo"}
 BANNER = """
   The example project   {demo.app_url}

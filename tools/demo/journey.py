@@ -128,6 +128,7 @@ class Journey:
             self.tokens_encrypted,
             self.chat,
             self.balance_fell,
+            self.without_javascript,
             self.packages,
             self.checkout,
             self.cancel_at_consent,
@@ -213,6 +214,21 @@ class Journey:
         live = self.browser.session.get(urljoin(self.app, url), timeout=30).json()
         expect(dollars(live["display"]) == expected, f"the balance view says {live}")
         return f"{before} - {self.cost} = {self.balance}, on the page as in the JSON"
+
+    def without_javascript(self) -> str:
+        self.browser.open(f"{self.app}/chat")
+        self.browser.press("form[data-stream] button", question="And at night?")
+        expect(bool(self.browser.response.history), "reloading the answer would pay again")
+        answer = self.browser.find("[data-answer]").get_text(strip=True)
+        cost = dollars(
+            self.browser.find("[data-cost]").get_text(strip=True).split()[-1].rstrip(".")
+        )
+        expect(bool(answer) and cost > 0, f"no answer, or it cost {cost}")
+        self.browser.open(self.browser.url)  # reload the answer
+        self.browser.open(self.app)
+        before, self.balance = self.balance, self.shown_balance()
+        expect(self.balance == before - cost, f"{self.balance}, not {before} - {cost}")
+        return f"the form gets a whole answer for {cost}; reloading its page pays nothing more"
 
     def packages(self) -> str:
         self.browser.follow("main a.quota-buy-credits")
