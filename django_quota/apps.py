@@ -12,15 +12,25 @@ from django.core.checks import CheckMessage, Tags, register
 from django.db.models.signals import pre_delete
 from django.utils.translation import gettext_lazy as _
 
-#: The functions of `checks`, and the tag that `manage.py check --tag` selects them by.
-CHECKS = {
-    "check_settings": [Tags.security],
-    "check_encryption_key": [Tags.security],
-    "check_impersonation": [Tags.security],
-    "check_surroundings": [Tags.security],
-    "check_installation": [],
-    "check_urls": [Tags.urls],
-}
+
+def _run_check(name: str, **kwargs: Any) -> list[CheckMessage]:
+    from . import checks
+
+    found: list[CheckMessage] = getattr(checks, name)(**kwargs)
+    return found
+
+
+#: The functions of `checks`, and the tag that `manage.py check --tag` selects them by. Made once:
+#: Django calls `ready()` again where a test overrides INSTALLED_APPS, and registers a check twice
+#: unless it is the same object.
+CHECKS = [
+    (partial(_run_check, "check_settings"), [Tags.security]),
+    (partial(_run_check, "check_encryption_key"), [Tags.security]),
+    (partial(_run_check, "check_impersonation"), [Tags.security]),
+    (partial(_run_check, "check_surroundings"), [Tags.security]),
+    (partial(_run_check, "check_installation"), []),
+    (partial(_run_check, "check_urls"), [Tags.urls]),
+]
 
 
 class QuotaConfig(AppConfig):
@@ -34,19 +44,12 @@ class QuotaConfig(AppConfig):
         from . import models
         from .tokens import stops
 
-        for name, tags in CHECKS.items():
-            register(partial(_run_check, name), *tags)
+        for check, tags in CHECKS:
+            register(check, *tags)
         pre_delete.connect(
             _queue_deleted, sender=models.QuotaToken, dispatch_uid="django_quota.revoke"
         )
         stops.install()
-
-
-def _run_check(name: str, **kwargs: Any) -> list[CheckMessage]:
-    from . import checks
-
-    found: list[CheckMessage] = getattr(checks, name)(**kwargs)
-    return found
 
 
 def _queue_deleted(**kwargs: Any) -> None:

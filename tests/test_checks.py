@@ -118,6 +118,14 @@ def test_a_sound_project_has_nothing_to_mend() -> None:
     call_command("check")
 
 
+def test_each_message_is_given_once_after_installed_apps_changed(settings: Any) -> None:
+    """Django calls `ready()` again, as it does in `modify_settings` and `override_settings`."""
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django.contrib.humanize"]
+    del settings.QUOTA_CLIENT_ID
+
+    assert run_check().count("QUOTA_CLIENT_ID is missing.") == 1
+
+
 class TestRequiredSettings:
     @pytest.mark.parametrize("name", ["QUOTA_CLIENT_ID", "QUOTA_CLIENT_SECRET"])
     def test_absent(self, name: str, settings: Any) -> None:

@@ -23,7 +23,7 @@ from .single_flight import renewals
 
 
 def install() -> None:
-    """Install the hooks. Called once, when the app is ready."""
+    """Install the hooks. Another call changes nothing; Django makes one in some tests."""
     atexit.register(wait_for_renewals)
     if "celery" in sys.modules:
         # A worker of Celery's prefork pool calls os._exit.
