@@ -29,7 +29,7 @@ from django_quota.exceptions import (
 from django_quota.models import QuotaToken
 
 from . import access, locking
-from .clock import Clock
+from .clock import PRECISION, Clock
 from .leases import Lease
 from .single_flight import in_transaction
 
@@ -211,5 +211,6 @@ def _renew(row: QuotaToken, clock: Clock, since: datetime) -> bool:
             if pause > LONGEST_PAUSE:
                 raise
             time.sleep(pause)
-            since = clock.now()
+            # `clock` may be late, so the failure just saved could seem to be another worker's.
+            since = clock.now() + timedelta(seconds=PRECISION)
     return access.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE)

@@ -69,7 +69,7 @@ def test_killed_at_every_step(quota: LightProvider, crew: Crew, grace_period: in
         assert left.refresh_token.reveal() == f"quota_refresh_{name}.{generation}"
 
         # It ends by itself in 25 seconds, and whoever waits then leaves the row to it for a while.
-        QuotaToken.objects.update(lease_until=timezone.now() - timedelta(seconds=SAVE_PATIENCE))
+        QuotaToken.objects.update(lease_until=timezone.now() - timedelta(seconds=SAVE_PATIENCE + 1))
         got = outcome(partial(get_access_token, user))
         if spent and not saved and not grace_period:
             assert got.startswith("ReauthenticationRequired")

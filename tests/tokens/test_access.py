@@ -725,7 +725,7 @@ class TestRaces:
             access.get_access_token(user)
 
     def test_the_lease_of_a_killed_worker_ends(self, user: Any, sandbox: Sandbox) -> None:
-        past = timezone.now() - timedelta(seconds=leases.SAVE_PATIENCE)
+        past = timezone.now() - timedelta(seconds=leases.SAVE_PATIENCE + 1)
         QuotaToken.objects.update(lease_owner="killed", lease_until=past)
         expire()
 

@@ -31,6 +31,7 @@ from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.oidc import endpoints
 from django_quota.tokens import access, bulk, leases, locking
 from django_quota.tokens.bulk import Refreshed, refresh_expiring
+from django_quota.tokens.clock import PRECISION, Clock
 from tests.helpers import programs
 from tests.helpers.concurrency import closes_connections, locked_elsewhere, wait_until
 from tests.helpers.databases import every_query, statements
@@ -226,7 +227,9 @@ class TestSharing:
         assert token("u0").lease_owner
         QuotaToken.objects.exclude(lease_until=None).update(lease_until=timezone.now())
         assert run().renewed == 0  # the killed one might still be saving
-        patience = timedelta(seconds=leases.SAVE_PATIENCE)
+        patience = timedelta(
+            seconds=leases.SAVE_PATIENCE + 1
+        )  # SQLite's clock counts in milliseconds
         QuotaToken.objects.exclude(lease_until=None).update(lease_until=timezone.now() - patience)
 
         done = run()
@@ -450,6 +453,25 @@ class TestPace:
 
         assert run() == Refreshed(renewed=2, needs_sign_in=0, unreadable=0, failed=0, stopped="")
         assert [seconds for seconds in slept if seconds] == [7, bulk.PAUSE]
+
+    def test_retry_after_with_a_clock_that_was_read_late(
+        self,
+        quota: LightProvider,
+        slept: list[float],
+        limits: list[int | None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """On a busy machine, the database's answer takes time, and the clock is behind by it."""
+
+        def of(alias: str) -> Clock:
+            clock = Clock.of(alias)
+            return Clock(clock.read, clock.at + PRECISION * 0.9)
+
+        make(1)
+        limits += [0]
+        monkeypatch.setattr(bulk, "Clock", SimpleNamespace(of=of))
+
+        assert run().renewed == 1
 
     def test_quotas_own_retry_after(
         self, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
