@@ -221,6 +221,10 @@ class TestInTheCallersTransaction:
         assert get_access_token(user) == "quota_token_u0.1"
 
 
+def _places_taken(stats: dict[str, int]) -> int:
+    return stats.get("pool_size", 0) - stats.get("pool_available", 0)
+
+
 class TestPool:
     """Django's pool of three, and as many callers that each hold a connection of it."""
 
@@ -258,6 +262,36 @@ class TestPool:
         got = begin_together([partial(work, user) for user in users])
 
         assert got == [f"quota_token_u{n}.1" for n in range(self.SIZE)]
+
+    def test_fifty_requests_that_wait_hold_their_own_places_only(
+        self, quota: LightProvider, pooled: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The renewal takes no place, so a plain page gets the 51st at once."""
+        monkeypatch.setitem(
+            connections.settings["default"]["OPTIONS"],
+            "pool",
+            {"min_size": 0, "max_size": 51, "timeout": 1},
+        )
+        (user,) = make_users(1)
+        connections.close_all()
+        quota.set(hang=True)
+
+        def request() -> str:
+            get_user_model().objects.get(pk=user.pk)  # as the session's middleware does
+            return get_access_token(user)
+
+        def plain_page() -> str:
+            stats = connection.pool.get_stats
+            wait_until(lambda: quota.counts.sent and _places_taken(stats()) == 50)
+            said = str(get_user_model().objects.count())
+            said += f" {_places_taken(stats())}"
+            quota.set(hang=False)
+            return said
+
+        got = begin_together([*[request] * 50, plain_page])
+
+        assert got == [*["quota_token_u0.1"] * 50, "1 51"]
+        assert sum(quota.counts.sent.values()) == 1
 
     def test_what_renews_keeps_its_connection(self, quota: LightProvider, pooled: None) -> None:
         """All others of the pool are taken, and wanted, while Quota is asked and the row locked."""
