@@ -1,4 +1,4 @@
-"""People and developers: the sign-in page, and the developer's JSON API under /auth/."""
+"""Accounts: the sign-in page, and the JSON API for developers under /auth/."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.views import LoginView
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.forms import CharField, EmailField, EmailInput, PasswordInput
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 
 from . import ledger
-from .api import ApiError, bad_request, bearer, json_view, read_json
+from .api import ApiError, bad_request, check_email, json_view, read_bearer_token, read_json
 from .models import Application, DeveloperSession, User
 from .seed import DEMO_PASSWORD, DEMO_USERS
 from .tokens import checksum, new_session_token
@@ -27,10 +25,11 @@ __all__ = ["SignInView", "auth_login", "auth_logout", "auth_me", "register", "re
 SESSION_LIFETIME = timedelta(hours=24)
 WELCOME_CREDITS = 1_000_000
 MIN_PASSWORD_LENGTH = 8
+MAX_PASSWORD_LENGTH = 1_024
 
 
 class SignInForm(AuthenticationForm):
-    """E-mail and password."""
+    """Django's sign-in form, with an e-mail address instead of a user name."""
 
     username = EmailField(
         label="E-mail",
@@ -39,23 +38,23 @@ class SignInForm(AuthenticationForm):
     password = CharField(
         label="Password",
         strip=False,
-        max_length=1024,
+        max_length=MAX_PASSWORD_LENGTH,
         widget=PasswordInput(attrs={"autocomplete": "current-password"}),
     )
     error_messages = {
-        "invalid_login": "That e-mail and password do not match. Check both and try again.",
-        "inactive": "This account is switched off.",
+        "invalid_login": "The e-mail address and password do not match. Check both and try again.",
+        "inactive": "This account is disabled.",
     }
 
 
 class SignInView(LoginView):
-    """The sign-in page, on the way to an app or on its own."""
+    """The sign-in page of Quota. It names the app if one sent the user here."""
 
     template_name = "quota_sandbox/sign_in.html"
     authentication_form = SignInForm
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        """Name the app that waits for the person, and the demo accounts."""
+        """Add the app that the user signs in for, and the demo users."""
         context = super().get_context_data(**kwargs)
         query = parse_qs(urlsplit(self.get_redirect_url()).query)
         client_id = query.get("client_id", [""])[0]
@@ -69,12 +68,14 @@ class SignInView(LoginView):
 def _read_credentials(request: HttpRequest) -> tuple[str, str]:
     data = read_json(request)
     email, password = data.get("email"), data.get("password")
-    if not isinstance(email, str) or not isinstance(password, str) or len(password) > 1024:
+    if not isinstance(email, str) or not isinstance(password, str):
         raise bad_request("email and password must be strings.")
+    if len(password) > MAX_PASSWORD_LENGTH:
+        raise bad_request(f"The password must have at most {MAX_PASSWORD_LENGTH} characters.")
     return email.strip().lower(), password
 
 
-def _session_reply(user: User, status: int) -> JsonResponse:
+def _create_session(user: User, status: int) -> JsonResponse:
     token = new_session_token()
     session = DeveloperSession.objects.create(
         token_checksum=checksum(token), user=user, expires_at=timezone.now() + SESSION_LIFETIME
@@ -93,15 +94,13 @@ def _describe(user: User) -> dict[str, Any]:
 
 @json_view("POST")
 def register(request: HttpRequest) -> JsonResponse:
-    """Create a developer's account and sign it in."""
+    """Create an account for a developer, and sign in to it."""
     email, password = _read_credentials(request)
-    try:
-        validate_email(email)
-    except ValidationError:
-        raise bad_request("This is not an e-mail address.", code="invalid_email") from None
+    check_email(email)
     if len(password) < MIN_PASSWORD_LENGTH:
         raise bad_request(
-            f"The password needs at least {MIN_PASSWORD_LENGTH} characters.", code="weak_password"
+            f"The password must have at least {MIN_PASSWORD_LENGTH} characters.",
+            code="weak_password",
         )
     try:
         with transaction.atomic():
@@ -109,31 +108,34 @@ def register(request: HttpRequest) -> JsonResponse:
             ledger.adjust(user, WELCOME_CREDITS, "Welcome credits")
     except IntegrityError:
         raise ApiError(
-            409, "email_exists", "This e-mail is registered already.", "Use POST /auth/login."
+            409,
+            "email_exists",
+            "This e-mail address is already registered.",
+            "Use POST /auth/login.",
         ) from None
-    return _session_reply(user, 201)
+    return _create_session(user, 201)
 
 
 @json_view("POST")
 def auth_login(request: HttpRequest) -> JsonResponse:
-    """Sign a developer in."""
+    """Sign in a developer."""
     email, password = _read_credentials(request)
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None:
-        make_password(password)  # An unknown e-mail must take as long as a wrong password.
+        make_password(password)  # Take as long as for a wrong password.
     if user is None or not user.check_password(password):
-        raise ApiError(401, "invalid_credentials", "E-mail and password do not match.")
-    return _session_reply(user, 200)
+        raise ApiError(401, "invalid_credentials", "The e-mail address and password do not match.")
+    return _create_session(user, 200)
 
 
 def require_developer(request: HttpRequest) -> DeveloperSession:
-    """Return the developer's session of a request. Raises a 401."""
-    session = DeveloperSession.find(bearer(request))
+    """Return the developer's session that the request's bearer token belongs to. Raises a 401."""
+    session = DeveloperSession.find(read_bearer_token(request))
     if session is None:
         raise ApiError(
             401,
             "invalid_api_key",
-            "This needs a developer's session token.",
+            "This endpoint requires the session token of a developer.",
             "Get one from POST /auth/login; it starts with sess_.",
             {"WWW-Authenticate": "Bearer"},
         )
@@ -142,12 +144,12 @@ def require_developer(request: HttpRequest) -> DeveloperSession:
 
 @json_view("GET")
 def auth_me(request: HttpRequest) -> JsonResponse:
-    """Answer who the session token stands for."""
+    """Return the developer that the session token belongs to."""
     return JsonResponse({"user": _describe(require_developer(request).user)})
 
 
 @json_view("POST")
 def auth_logout(request: HttpRequest) -> HttpResponse:
-    """End a developer's session."""
+    """Sign out a developer."""
     require_developer(request).delete()
     return JsonResponse({"success": True})

@@ -1,4 +1,4 @@
-"""Tools of the JSON endpoints: Quota's error body, reading bodies, bearer tokens."""
+"""Helpers for the JSON views: errors, request bodies and bearer tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, ValidationError
+from django.core.validators import validate_email
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
@@ -17,16 +18,25 @@ from oauth2_provider.utils import parse_bearer_token
 
 from .tokens import checksum
 
-__all__ = ["ApiError", "bad_request", "json_view", "read_json", "read_text", "require_token"]
+__all__ = [
+    "ApiError",
+    "bad_request",
+    "check_email",
+    "json_view",
+    "read_bearer_token",
+    "read_json",
+    "read_text",
+    "require_token",
+]
 
 DOCS_URL = "https://usequota.ai/docs/errors"
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
 
 class ApiError(Exception):
-    """An answer in Quota's error shape.
+    """An error that a JSON view returns, in Quota's format.
 
-    ``hint`` says what to do next; ``headers`` go with the reply.
+    ``hint`` says how the client can solve the problem.
     """
 
     def __init__(
@@ -45,7 +55,7 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def response(self) -> JsonResponse:
-        """Return the reply."""
+        """Return the error as a response."""
         error = {"code": self.code, "message": self.message}
         if self.hint:
             error["hint"] = self.hint
@@ -54,12 +64,12 @@ class ApiError(Exception):
 
 
 def bad_request(message: str, hint: str = "", code: str = "bad_request") -> ApiError:
-    """Return a 400."""
+    """Return an ApiError with status 400, to be raised."""
     return ApiError(400, code, message, hint)
 
 
 def json_view(*methods: str) -> Callable[[View], View]:
-    """Make a view answer ``methods`` only, and turn :class:`ApiError` into its reply."""
+    """Decorate a view to accept only ``methods`` and to return each ApiError as a response."""
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
@@ -70,7 +80,7 @@ def json_view(*methods: str) -> Callable[[View], View]:
                     raise ApiError(
                         405,
                         "method_not_allowed",
-                        f"This endpoint answers {allowed} only.",
+                        f"This endpoint accepts {allowed} only.",
                         headers={"Allow": allowed},
                     )
                 return view(request, *args, **kwargs)
@@ -87,10 +97,10 @@ def _reject_constant(name: str) -> None:
 
 
 def read_json(request: HttpRequest) -> dict[str, Any]:
-    """Return the JSON object of the body.
+    """Return the JSON object in the request body.
 
-    Raises a 400 for anything else, for text that is not Unicode and for NUL characters: no
-    field of the API has a use for them, and databases disagree about storing them.
+    Raises a 400 if there is none, or if it contains invalid Unicode or NUL characters, which some
+    databases cannot store.
     """
     hint = "Send a JSON object with Content-Type: application/json."
     try:
@@ -101,7 +111,7 @@ def read_json(request: HttpRequest) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise bad_request("The body is not valid JSON.", hint) from None
     except (RequestDataTooBig, UnreadablePostError):
-        raise bad_request("The body is too large or did not arrive.", hint) from None
+        raise bad_request("The body is too large or incomplete.", hint) from None
     if not isinstance(data, dict):
         raise bad_request("The body must be a JSON object.", hint)
     if _has_nul(data):
@@ -125,8 +135,16 @@ def read_text(data: dict[str, Any], name: str, *, max_length: int = 200) -> str:
     return value.strip()
 
 
-def bearer(request: HttpRequest) -> str:
-    """Return the bearer credential of a request. Raises a 401."""
+def check_email(email: str) -> None:
+    """Raise a 400 if this is not an e-mail address."""
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise bad_request("This is not an e-mail address.", code="invalid_email") from None
+
+
+def read_bearer_token(request: HttpRequest) -> str:
+    """Return the bearer token of a request. Raises a 401."""
     token: str | None = parse_bearer_token(request.headers.get("Authorization", ""))
     if token is None:
         raise ApiError(
@@ -140,17 +158,17 @@ def bearer(request: HttpRequest) -> str:
 
 
 def require_token(request: HttpRequest, *scopes: str) -> Any:
-    """Return the AccessToken row of a user token that carries all ``scopes``.
+    """Return the AccessToken row of the request's token, which must have all ``scopes``.
 
-    Raises 401 ``invalid_api_key`` (not a user token), 401 ``invalid_token`` (expired, revoked)
-    or 403 ``insufficient_scope``.
+    Raises a 401 ``invalid_api_key`` if it is not a user's access token, a 401 ``invalid_token`` if
+    it has expired or was revoked, and a 403 ``insufficient_scope`` if a scope is missing.
     """
-    value = bearer(request)
+    value = read_bearer_token(request)
     if not value.startswith("quota_token_"):
         raise ApiError(
             401,
             "invalid_api_key",
-            "This bearer is not a user access token.",
+            "This bearer token is not a user access token.",
             "Use the access_token that /oauth/token returned; it starts with quota_token_.",
             {"WWW-Authenticate": "Bearer"},
         )

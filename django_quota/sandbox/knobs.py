@@ -1,153 +1,152 @@
-"""The knobs over HTTP, for tests and for playing with: everything under /sandbox."""
+"""The knobs: settings of the sandbox that can be changed while it runs.
+
+This module imports no Django, because the settings module uses it.
+"""
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
-from django.db import transaction
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+__all__ = ["Failure", "Knobs", "read_knobs"]
 
-from . import ledger
-from .api import ApiError, bad_request, json_view, read_json, read_text
-from .models import Application, SigningKey, User, Webhook
-from .seed import DEMO_PASSWORD
-from .state import state
-from .webhooks import notify
-
-__all__ = ["overview", "request_log", "reset_settings", "rotate_keys", "sandbox_settings", "users"]
-
-MAX_BALANCE = 10**15
-View = Callable[..., HttpResponse]
+MAX_SECONDS = 10 * 365 * 24 * 3600
+MAX_PAUSE_SECONDS = 60
 
 
-def local_only(*methods: str) -> Callable[[View], View]:
-    """Make a JSON view answer this machine only, and no page of another site."""
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A simulated failure: the next ``times`` requests to ``path`` are answered with ``status``."""
 
-    def decorate(view: View) -> View:
-        @json_view(*methods)
-        @functools.wraps(view)
-        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            origin = request.headers.get("Origin")
-            if not _is_local(request) or origin not in (None, state.origin):
-                raise ApiError(403, "forbidden", "The knobs answer the sandbox's machine only.")
-            return view(request, *args, **kwargs)
-
-        return wrapper
-
-    return decorate
+    path: str
+    status: int
+    times: int = 1
+    #: Seconds for a ``Retry-After`` header.
+    retry_after: int | None = None
+    #: The body of the answer, instead of a JSON error.
+    body: str | None = None
 
 
-def _is_local(request: HttpRequest) -> bool:
-    return ipaddress.ip_address(request.META["REMOTE_ADDR"]).is_loopback
+@dataclass(kw_only=True)
+class Knobs:
+    """How the sandbox behaves where Quota's documents leave it open, and what it simulates.
+
+    The defaults are the strictest reading of the protocol: a refresh token is valid once, without
+    a grace period, and using it again revokes all tokens that descend from it.
+    """
+
+    #: Seconds for which an access token is valid.
+    access_token_lifetime: int = 3600
+    #: Seconds between ``iat`` and ``exp`` of an id_token.
+    id_token_lifetime: int = 3600
+    #: Seconds for which a used refresh token still returns the tokens it was exchanged for.
+    refresh_grace_seconds: int = 0
+    #: If False, a refresh returns no new refresh token, and the old one stays valid.
+    rotate_refresh_tokens: bool = True
+    #: If True, using a refresh token again revokes every token that descends from it.
+    reuse_detection: bool = True
+    #: If True, a refresh does not revoke the previous access token.
+    access_token_survives_refresh: bool = False
+    #: The body of token errors: ``"rfc6749"``, or ``"quota"`` for Quota's own error object.
+    token_error_shape: str = "rfc6749"  # noqa: S105
+    #: Claims to replace in new id_tokens. None removes a claim.
+    id_token_overrides: dict[str, Any] = field(default_factory=dict)
+    #: If True, the token endpoint returns no id_token.
+    omit_id_token: bool = False
+    #: The issuer in discovery and id_tokens. None means the sandbox's own origin.
+    issuer: str | None = None
+    #: The failure to simulate.
+    fail: Failure | None = None
+    #: Seconds to wait before a request is answered, by path.
+    latency: dict[str, float] = field(default_factory=dict)
+    #: Seconds between two tokens of a streamed answer.
+    stream_delay: float = 0.02
+    #: The number of tokens after which a streamed answer ends with an error. None means never.
+    stream_breaks_after: int | None = None
+    #: How many times each webhook event is delivered.
+    webhook_copies: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the knobs by name, as values that JSON can represent."""
+        return asdict(self)
 
 
-@local_only("GET", "PATCH")
-def sandbox_settings(request: HttpRequest) -> JsonResponse:
-    """Show or change the knobs (:class:`django_quota.sandbox.state.Knobs`)."""
-    if request.method == "PATCH":
-        try:
-            state.update_knobs(read_json(request))
-        except ValueError as error:
-            raise bad_request(str(error), "GET /sandbox/settings shows all of them.") from None
-    return JsonResponse(state.knobs.as_dict())
+def _is_seconds(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SECONDS
 
 
-@local_only("POST")
-def reset_settings(request: HttpRequest) -> JsonResponse:
-    """Put every knob back to its default."""
-    state.reset_knobs()
-    return JsonResponse(state.knobs.as_dict())
+def _is_pause(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_PAUSE_SECONDS
 
 
-@local_only("POST")
-def rotate_keys(request: HttpRequest) -> JsonResponse:
-    """Sign with a new key from now on; the old ones stay published."""
-    return JsonResponse({"kid": SigningKey.rotate().kid}, status=201)
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
-@local_only("GET", "DELETE")
-def request_log(request: HttpRequest) -> JsonResponse:
-    """Show or clear the log of answered requests."""
-    if request.method == "DELETE":
-        state.clear_requests()
-    return JsonResponse({"requests": state.requests()})
+def _is_latency(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_pause(seconds) for seconds in value.values())
 
 
-@local_only("GET", "POST")
-def users(request: HttpRequest) -> JsonResponse:
-    """List everybody, or create or update one person by e-mail."""
-    if request.method == "POST":
-        user, created = _save_user(read_json(request))
-        return JsonResponse({"user": _describe(user)}, status=201 if created else 200)
-    return JsonResponse({"users": [_describe(user) for user in User.objects.order_by("created")]})
+#: A function that returns True for a valid value, and a description of valid values, by knob.
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "access_token_lifetime": (_is_seconds, "a whole number of seconds, 0 or more"),
+    "id_token_lifetime": (_is_seconds, "a whole number of seconds, 0 or more"),
+    "refresh_grace_seconds": (_is_seconds, "a whole number of seconds, 0 or more"),
+    "rotate_refresh_tokens": (_is_bool, "true or false"),
+    "reuse_detection": (_is_bool, "true or false"),
+    "access_token_survives_refresh": (_is_bool, "true or false"),
+    "token_error_shape": (lambda value: value in ("rfc6749", "quota"), '"rfc6749" or "quota"'),
+    "id_token_overrides": (lambda value: isinstance(value, dict), "an object of claims"),
+    "omit_id_token": (_is_bool, "true or false"),
+    "issuer": (lambda value: value is None or isinstance(value, str), "a string or null"),
+    "latency": (_is_latency, "an object of paths and seconds, each from 0 to 60"),
+    "stream_delay": (_is_pause, "a number of seconds from 0 to 60"),
+    "stream_breaks_after": (
+        lambda n: n is None or (type(n) is int and n >= 0),
+        "a number of tokens, or null",
+    ),
+    "webhook_copies": (lambda n: type(n) is int and 1 <= n <= 9, "an integer from 1 to 9"),
+}
 
 
-def _save_user(data: dict[str, Any]) -> tuple[User, bool]:
-    email = read_text(data, "email", max_length=254).lower()
-    try:
-        validate_email(email)
-    except ValidationError:
-        raise bad_request("This is not an e-mail address.", code="invalid_email") from None
-    name, balance = data.get("name"), data.get("balance")
-    password, verified = data.get("password"), data.get("email_verified")
-    if name is not None and (not isinstance(name, str) or len(name) > 200):
-        raise bad_request("name must be a string of up to 200 characters.")
-    if balance is not None and not (type(balance) is int and abs(balance) <= MAX_BALANCE):
-        raise bad_request(f"balance must be an integer of credits within ±{MAX_BALANCE}.")
-    if password is not None and not (isinstance(password, str) and 0 < len(password) <= 1024):
-        raise bad_request("password must be a non-empty string.")
-    if verified is not None and not isinstance(verified, bool):
-        raise bad_request("email_verified must be true or false.")
-    with transaction.atomic():
-        user = User.objects.filter(email=email).first()
-        created = user is None
-        if user is None:
-            user = User.objects.add(email, password or DEMO_PASSWORD, email_verified=True)
-        elif password is not None:
-            user.set_password(password)
-        if name is not None:
-            user.name = name
-        if verified is not None:
-            user.email_verified = verified
-        user.save(update_fields=["name", "email_verified", "password"])
-        if balance is not None:
-            ledger.adjust(user, balance, "Set through the knobs")
-            notify("balance.updated", user, None, new_balance=balance)
-    return user, created
+def read_knobs(values: dict[str, Any]) -> dict[str, Any]:
+    """Validate new values of knobs, and return them with ``fail`` as a Failure.
+
+    Raises ValueError, with a message for the client, for an unknown name or an invalid value.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "fail":
+            checked[name] = _read_failure(value)
+            continue
+        if name not in _CHECKS:
+            raise ValueError(f"There is no setting named {name!r}.")
+        is_valid, expected = _CHECKS[name]
+        if not is_valid(value):
+            raise ValueError(f"{name} must be {expected}.")
+        checked[name] = value
+    return checked
 
 
-def _describe(user: User) -> dict[str, Any]:
-    return {
-        "id": str(user.pk),
-        "email": user.email,
-        "name": user.name,
-        "email_verified": user.email_verified,
-        "balance": user.balance,
-        "reserved": user.reserved,
-    }
-
-
-@require_safe
-def overview(request: HttpRequest) -> HttpResponse:
-    """A page for people: wallets, apps, the knobs, the last requests."""
-    if not _is_local(request):
-        return HttpResponse("Only on the sandbox's own machine.\n", status=403)
-    context = {
-        "origin": state.origin,
-        "users": User.objects.order_by("created"),
-        "applications": Application.objects.select_related("user").order_by("-created"),
-        "webhooks": Webhook.objects.order_by("created"),
-        # As JSON, which is what a PATCH takes.
-        "knobs": {name: json.dumps(value) for name, value in state.knobs.as_dict().items()},
-        "requests": state.requests()[:-26:-1],
-        "demo_password": DEMO_PASSWORD,
-    }
-    return render(request, "quota_sandbox/overview.html", context)
+def _read_failure(value: Any) -> Failure | None:
+    if value is None:
+        return None
+    error = ValueError(
+        "fail must be null or an object with path, status (400 to 599) and times (1 or more)."
+    )
+    if not isinstance(value, dict) or value.keys() - {item.name for item in fields(Failure)}:
+        raise error
+    path, status, times = value.get("path"), value.get("status"), value.get("times", 1)
+    retry_after, body = value.get("retry_after"), value.get("body")
+    if not (
+        isinstance(path, str)
+        and type(status) is int
+        and 400 <= status <= 599
+        and type(times) is int
+        and times >= 1
+        and (retry_after is None or _is_seconds(retry_after))
+        and (body is None or isinstance(body, str))
+    ):
+        raise error
+    return Failure(path=path, status=status, times=times, retry_after=retry_after, body=body)

@@ -1,4 +1,4 @@
-"""Middleware: the headers of pages, and the knobs that play outages."""
+"""Middleware that sets security headers and simulates latency and failures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from .api import ApiError
-from .state import Failure, state
+from .knobs import Failure
+from .state import state
 
 __all__ = ["KnobMiddleware", "PageSecurityMiddleware"]
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
-# No form-action: Chromium applies it to redirects after a form, and both sign-in and consent
-# end in a redirect to the app.
+# There is no form-action, because Chromium also applies it to redirects, and the sign-in and
+# consent forms redirect to the app.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -31,7 +32,7 @@ FAILURE_CODES = {
 
 
 class PageSecurityMiddleware:
-    """Send a Content-Security-Policy with everything."""
+    """Set Content-Security-Policy and X-Frame-Options on every response."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -44,7 +45,7 @@ class PageSecurityMiddleware:
 
 
 class KnobMiddleware:
-    """Play latency and outages, and log requests, for everything but the knobs themselves."""
+    """Simulate latency and failures, and log requests, except those under /sandbox."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -56,17 +57,19 @@ class KnobMiddleware:
         if delay := state.knobs.latency.get(path):
             time.sleep(delay)
         failure = state.take_failure(path)
-        response = self.get_response(request) if failure is None else _outage(failure)
+        response = self.get_response(request) if failure is None else _failure_response(failure)
         state.log_request(request.method or "", path, response.status_code)
         return response
 
 
-def _outage(failure: Failure) -> HttpResponse:
+def _failure_response(failure: Failure) -> HttpResponse:
     if failure.body is not None:
         response = HttpResponse(failure.body, status=failure.status)
     else:
         code = FAILURE_CODES.get(failure.status, "provider_unavailable")
-        error = ApiError(failure.status, code, "The sandbox was told to fail here.")
+        error = ApiError(
+            failure.status, code, "The sandbox simulates this failure; see /sandbox/settings."
+        )
         response = error.response()
     if failure.retry_after is not None:
         response.headers["Retry-After"] = str(failure.retry_after)

@@ -1,4 +1,4 @@
-"""The provider's endpoints for machines: discovery, keys, token, userinfo, revoke."""
+"""The OAuth endpoints that apps call: discovery, keys, token, userinfo and revocation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .scopes import SCOPES
 from .state import state
 from .tokens import checksum
 from .validators import CLAIM_SCOPES, identity_claims
-from .webhooks import notify
+from .webhook_delivery import notify
 
 __all__ = ["QuotaTokenView", "RevokeView", "discovery", "jwks", "userinfo"]
 
 
 @json_view("GET", "HEAD")
 def discovery(request: HttpRequest) -> JsonResponse:
-    """Answer RFC 8414 / OpenID Connect discovery, with the fields Quota documents."""
+    """Return the discovery document (RFC 8414), with the fields that Quota documents."""
     origin = state.origin
     document = {
         "issuer": state.issuer,
@@ -62,7 +62,7 @@ def discovery(request: HttpRequest) -> JsonResponse:
 
 @json_view("GET", "HEAD")
 def jwks(request: HttpRequest) -> JsonResponse:
-    """Answer every public signing key, the newest first."""
+    """Return every public signing key, newest first."""
     keys = [
         {"alg": "RS256", "use": "sig", "kid": key.kid} | key.jwk.export_public(as_dict=True)
         for key in SigningKey.objects.all()
@@ -77,20 +77,21 @@ def _public_document(document: dict[str, Any]) -> JsonResponse:
     )
 
 
-RFC6749_TO_QUOTA = {
+#: The status and code that Quota documents, by error code of RFC 6749.
+QUOTA_ERRORS = {
     "invalid_grant": (401, "invalid_token"),
     "invalid_client": (401, "invalid_client"),
 }
 
 
 class QuotaTokenView(TokenView):  # type: ignore[misc]  # the library is untyped
-    """Codes and refresh tokens in, token pairs out."""
+    """The token endpoint: exchanges codes and refresh tokens for tokens."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Answer a token call; each one runs alone.
+        """Issue tokens in a transaction.
 
-        Without the transaction two calls that present the same refresh token at the same time
-        would both be answered.
+        The database runs one such transaction at a time. Otherwise two simultaneous requests with
+        the same refresh token could both succeed.
         """
         if request.POST.get("grant_type") not in ("authorization_code", "refresh_token"):
             response = HttpResponse(
@@ -103,18 +104,18 @@ class QuotaTokenView(TokenView):  # type: ignore[misc]  # the library is untyped
                 response = self.authorization_flow_token_response(request)
         response.headers["Content-Type"] = "application/json"
         if response.status_code == 200:
-            _tell_of_connection(request, response)
+            _notify_connected(request, response)
             return _apply_reply_knobs(request, response)
         if state.knobs.token_error_shape == "quota":  # noqa: S105
-            response = _in_quota_shape(response)
-        return _challenge(request, response)
+            response = _to_quota_error(response)
+        return _set_challenge(request, response)
 
 
-def _challenge(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Ask for Basic where the client came with it (RFC 6749 section 5.2).
+def _set_challenge(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Set the WWW-Authenticate header as RFC 6749 section 5.2 requires.
 
-    The library asks for a Bearer here, where there is none yet; some clients report such a
-    challenge in place of the error.
+    The library sets a Bearer challenge, which makes no sense where tokens are issued. Some clients
+    report it instead of the error. Only clients that sent Basic credentials get a challenge.
     """
     response.headers.pop("WWW-Authenticate", None)
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
@@ -123,7 +124,7 @@ def _challenge(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     return response
 
 
-def _tell_of_connection(request: HttpRequest, response: HttpResponse) -> None:
+def _notify_connected(request: HttpRequest, response: HttpResponse) -> None:
     if request.POST["grant_type"] == "authorization_code":
         value = json.loads(response.content)["access_token"]
         token = get_access_token_model().objects.get(token_checksum=checksum(value))
@@ -141,18 +142,18 @@ def _apply_reply_knobs(request: HttpRequest, response: HttpResponse) -> HttpResp
     return response
 
 
-def _in_quota_shape(response: HttpResponse) -> HttpResponse:
+def _to_quota_error(response: HttpResponse) -> HttpResponse:
     body = json.loads(response.content)
-    status, code = RFC6749_TO_QUOTA.get(body["error"], (400, "bad_request"))
+    status, code = QUOTA_ERRORS.get(body["error"], (400, "bad_request"))
     message = body.get("error_description") or body["error"].replace("_", " ")
     return ApiError(status, code, message).response()
 
 
 class RevokeView(RevokeTokenView):  # type: ignore[misc]  # the library is untyped
-    """RFC 7009."""
+    """The revocation endpoint (RFC 7009)."""
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Revoke a token of the authenticated client; unknown ones are fine, too."""
+        """Revoke a token of the authenticated client. An unknown token is not an error."""
         refresh_token = (
             get_refresh_token_model()
             .objects.select_related("user", "application")
@@ -163,16 +164,16 @@ class RevokeView(RevokeTokenView):  # type: ignore[misc]  # the library is untyp
             response: HttpResponse = super().post(request, *args, **kwargs)
         if refresh_token is not None and response.status_code == 200:
             now = datetime.now(UTC).isoformat()
-            who = (refresh_token.user, refresh_token.application)
-            notify("user.disconnected", *who, disconnected_at=now)
-        return _challenge(request, response)
+            user, application = refresh_token.user, refresh_token.application
+            notify("user.disconnected", user, application, disconnected_at=now)
+        return _set_challenge(request, response)
 
 
 @json_view("GET", "POST")
 def userinfo(request: HttpRequest) -> JsonResponse:
-    """Answer the claims the token's scopes give, and the wallet's balance.
+    """Return the claims that the token's scopes allow, and the balance of the wallet.
 
-    ``balance`` is null when the app was given no wallet scope.
+    Without a scope for the wallet, ``balance`` is null.
     """
     token = require_token(request, "openid")
     scopes = set(token.scope.split())

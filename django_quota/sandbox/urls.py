@@ -1,4 +1,4 @@
-"""URLs, as in Quota's documents: no trailing slashes."""
+"""The URLs of the sandbox. Like Quota's, they have no trailing slash."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from django.views.static import serve
 
 from . import (
     accounts,
-    browser,
+    authorize,
+    control,
     developers,
+    end_session,
     inference,
-    knobs,
     oauth,
     pages,
     wallet,
@@ -28,11 +29,11 @@ STATIC_ROOT = Path(__file__).resolve().parent / "static"
 urlpatterns = [
     path(".well-known/openid-configuration", oauth.discovery),
     path(".well-known/jwks.json", oauth.jwks),
-    path("oauth/authorize", browser.AuthorizeView.as_view()),
+    path("oauth/authorize", authorize.AuthorizeView.as_view()),
     path("oauth/token", oauth.QuotaTokenView.as_view()),
     path("oauth/userinfo", oauth.userinfo),
     path("oauth/revoke", oauth.RevokeView.as_view()),
-    path("oauth/end_session", browser.EndSessionView.as_view()),
+    path("oauth/end_session", end_session.EndSessionView.as_view()),
     path("login", accounts.SignInView.as_view()),
     path("auth/register", accounts.register),
     path("auth/login", accounts.auth_login),
@@ -48,12 +49,12 @@ urlpatterns = [
     path("v1/chat/completions", inference.chat_completions),
     path("api/payments/checkout", wallet.create_checkout),
     path("checkout/<uuid:checkout_id>", wallet.checkout_page),
-    path("sandbox", knobs.overview, name="overview"),
-    path("sandbox/settings", knobs.sandbox_settings),
-    path("sandbox/settings/reset", knobs.reset_settings),
-    path("sandbox/users", knobs.users),
-    path("sandbox/requests", knobs.request_log),
-    path("sandbox/rotate-keys", knobs.rotate_keys),
+    path("sandbox", control.overview, name="overview"),
+    path("sandbox/settings", control.sandbox_settings),
+    path("sandbox/settings/reset", control.reset_settings),
+    path("sandbox/users", control.users),
+    path("sandbox/requests", control.request_log),
+    path("sandbox/rotate-keys", control.rotate_keys),
     path("", pages.home),
     re_path(r"^avatars/(?P<name>[a-z0-9_-]{1,64})\.svg$", pages.avatar),
     path("static/<path:path>", serve, {"document_root": STATIC_ROOT}),

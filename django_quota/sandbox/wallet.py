@@ -1,4 +1,4 @@
-"""The wallet: balance, packages, checkout and the payment page."""
+"""The wallet: its balance, the packages of credits, and the payment page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import ledger
 from .api import bad_request, json_view, read_json, require_token
 from .models import Application, Checkout
 from .state import state
-from .webhooks import notify
+from .webhook_delivery import notify
 
 __all__ = ["PACKAGES", "balance", "checkout_page", "create_checkout", "packages"]
 
@@ -25,7 +25,7 @@ CREDITS_PER_CENT = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """Credits for sale. Price in US cents; a cent buys 10,000 credits."""
+    """A package of credits for sale, with its price in US cents."""
 
     id: str
     name: str
@@ -33,12 +33,12 @@ class Package:
 
     @property
     def credits(self) -> int:
-        """Credits bought."""
+        """The number of credits in the package."""
         return self.price_cents * CREDITS_PER_CENT
 
     @property
     def price(self) -> str:
-        """Price in dollars, as people read it."""
+        """The price in dollars, for display."""
         return f"${self.price_cents // 100}.{self.price_cents % 100:02}"
 
 
@@ -55,7 +55,7 @@ PACKAGES = {
 
 @json_view("GET")
 def balance(request: HttpRequest) -> JsonResponse:
-    """Answer the balance of the token's person."""
+    """Return the balance of the token's user."""
     user = require_token(request, "credits.read").user
     reply = {
         "wallet": "oauth_user",
@@ -69,7 +69,7 @@ def balance(request: HttpRequest) -> JsonResponse:
 
 @json_view("GET")
 def packages(request: HttpRequest) -> JsonResponse:
-    """Answer what can be bought; public."""
+    """Return the packages for sale. Needs no token."""
     listed = [
         {
             "id": package.id,
@@ -89,10 +89,10 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _read_return_url(data: dict[str, Any], field: str, application: Application) -> str:
-    """Return a URL to send the browser to after payment. Raises a 400.
+    """Return the URL that the payment page redirects to. Raises a 400.
 
-    It has to be on the origin of one of the app's redirect URIs, or the payment page would
-    send people anywhere.
+    It must have the origin of one of the app's redirect URIs, so that the payment page is not an
+    open redirect.
     """
     url = data.get(field)
     allowed = {_origin(uri) for uri in application.redirect_uris.split()}
@@ -110,13 +110,13 @@ def _read_return_url(data: dict[str, Any], field: str, application: Application)
 
 @json_view("POST")
 def create_checkout(request: HttpRequest) -> JsonResponse:
-    """Start a purchase of credits for the token's person."""
+    """Create a checkout for the token's user, and return the URL of its payment page."""
     token = require_token(request)
     data = read_json(request)
     package_id = data.get("package_id")
     package = PACKAGES.get(package_id) if isinstance(package_id, str) else None
     if package is None:
-        raise bad_request("package_id is not a package.", "GET /v1/packages lists them.")
+        raise bad_request("package_id must be the id of a package.", "GET /v1/packages lists them.")
     checkout = Checkout.objects.create(
         user=token.user,
         application=token.application,
@@ -131,7 +131,7 @@ def create_checkout(request: HttpRequest) -> JsonResponse:
 
 @require_http_methods(["GET", "POST"])
 def checkout_page(request: HttpRequest, checkout_id: uuid.UUID) -> HttpResponse:
-    """The payment page: pay or cancel, once."""
+    """Render the payment page, and accept its form: the user pays or cancels, once."""
     checkout = Checkout.objects.select_related("user", "application").filter(pk=checkout_id).first()
     if checkout is None:
         raise Http404
@@ -147,15 +147,15 @@ def checkout_page(request: HttpRequest, checkout_id: uuid.UUID) -> HttpResponse:
     return render(request, "quota_sandbox/checkout.html", context)
 
 
-def _leave_open(checkout: Checkout, status: Checkout.Status) -> bool:
-    """Move an open checkout on; False if somebody else was faster."""
-    open_one = Checkout.objects.filter(pk=checkout.pk, status=Checkout.Status.OPEN)
-    return bool(open_one.update(status=status))
+def _close(checkout: Checkout, status: Checkout.Status) -> bool:
+    """Set the final status; return False if another request did so first."""
+    open_checkout = Checkout.objects.filter(pk=checkout.pk, status=Checkout.Status.OPEN)
+    return bool(open_checkout.update(status=status))
 
 
 def _pay(checkout: Checkout) -> None:
     with transaction.atomic():
-        if _leave_open(checkout, Checkout.Status.PAID):
+        if _close(checkout, Checkout.Status.PAID):
             description = f"Package {checkout.package_id}"
             app = checkout.application
             balance = ledger.credit(checkout.user, checkout.credits, description, app)
@@ -163,4 +163,4 @@ def _pay(checkout: Checkout) -> None:
 
 
 def _cancel(checkout: Checkout) -> None:
-    _leave_open(checkout, Checkout.Status.CANCELLED)
+    _close(checkout, Checkout.Status.CANCELLED)
