@@ -1,4 +1,4 @@
-"""``python -m django_quota.sandbox``: migrate, seed, serve until told to stop."""
+"""``python -m django_quota.sandbox``: prepare the database and serve until stopped."""
 
 from __future__ import annotations
 
@@ -22,52 +22,55 @@ DEFAULT_PORT = 5281
 
 
 def build_parser(prog: str = "python -m django_quota.sandbox") -> argparse.ArgumentParser:
-    """Return the parser of the sandbox's options."""
+    """Return the parser of the command line options."""
     parser = argparse.ArgumentParser(
-        prog=prog, description="Run a whole local Quota, with play money and made-up answers."
+        prog=prog, description="Run a complete local Quota, with play money and canned answers."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port, 0 for any free one (%(default)s)"
+        "--port",
+        type=int,
+        default=DEFAULT_PORT,
+        help="port to serve on, or 0 for any free one (%(default)s)",
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=Path("quota-sandbox.sqlite3"),
         metavar="FILE",
-        help="SQLite file to keep everything in (%(default)s)",
+        help="SQLite database file (%(default)s)",
     )
     parser.add_argument(
         "--allow-remote",
         action="store_true",
-        help="serve on an address that other machines can reach",
+        help="allow a --host that other machines can reach",
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the sandbox; return the exit status."""
+    """Run the sandbox and return the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     options = build_parser().parse_args(arguments)
     if importlib.util.find_spec("oauth2_provider") is None:
-        return _fail('it needs its extra: pip install "django-quota[sandbox]".')
+        return _fail('packages are missing. Run: pip install "django-quota[sandbox]".')
     if not 0 <= options.port <= 65535:
         return _fail(f"--port must be from 0 to 65535, not {options.port}.")
     if not options.allow_remote and not _is_loopback(options.host):
         return _fail(
-            f"--host {options.host} can be reached from other machines, and anybody there could "
-            "use this sandbox. Give --allow-remote if that is what you want."
+            f"--host {options.host} can be reached from other machines, so other people could use "
+            "this sandbox. Add --allow-remote if you want that."
         )
-    problem = _prepare_file(options.data)
+    problem = _prepare_database_file(options.data)
     if problem:
         return _fail(f"--data {options.data} cannot be used: {problem}.")
     _configure(options)
     return _serve(options.host, options.port)
 
 
-def _fail(sentence: str) -> int:
-    sys.stderr.write(f"Quota sandbox: {sentence}\n")
+def _fail(message: str) -> int:
+    sys.stderr.write(f"Quota sandbox: {message}\n")
     return 1
 
 
@@ -82,10 +85,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _prepare_file(path: Path) -> str:
-    """Make sure the file is a database only we can read; return what is wrong, if anything.
+def _prepare_database_file(path: Path) -> str:
+    """Create the database file if it is missing, and return what is wrong with it, or "".
 
-    It holds tokens, client secrets and the signing key.
+    A new file is readable by its owner only: it contains tokens, client secrets and signing keys.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -100,7 +103,7 @@ def _prepare_file(path: Path) -> str:
 
 
 def _configure(options: argparse.Namespace) -> None:
-    """Set Django up with the sandbox's settings, whatever the environment says."""
+    """Set up Django with the settings of the sandbox, even if the environment names others."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "django_quota.sandbox.settings"
     os.environ["QUOTA_SANDBOX_DATA"] = str(options.data.resolve())
     if options.allow_remote:
@@ -114,13 +117,13 @@ def _origin(host: str, port: int) -> str:
     except ValueError:
         return f"http://{host}:{port}"
     if address.is_unspecified:
-        # "Every address" can be served on, but not be opened in a browser.
+        # A browser cannot open 0.0.0.0 or [::].
         return f"http://localhost:{port}"
     return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
 
 
 def _serve(host: str, port: int) -> int:
-    # These import models, which Django allows only once it is set up.
+    # These modules import models, which needs django.setup() first.
     from django.core.management import call_command
     from django.core.wsgi import get_wsgi_application
     from django.db import connections
@@ -134,15 +137,15 @@ def _serve(host: str, port: int) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _fail(
-                f"port {port} is taken. Stop what is there, or choose another one with --port, and "
-                "in QUOTA_BASE_URL."
+                f"port {port} is in use. Stop the program that uses it, or set another port with "
+                "--port and in QUOTA_BASE_URL."
             )
         return _fail(f"cannot serve on {host}, port {port}: {error.strerror}.")
     try:
         state.origin = _origin(host, server.server_port)
         call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
         seed()
-        connections.close_all()  # this thread only accepts connections from here on
+        connections.close_all()  # from here on, only request threads use the database
         server.set_app(get_wsgi_application())
         sys.stdout.write(f"Quota sandbox ready at {state.origin}\n")
         sys.stdout.flush()

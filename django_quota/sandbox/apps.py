@@ -1,4 +1,4 @@
-"""The sandbox as a Django app, with a label that cannot clash with a project's own apps."""
+"""The Django app of the sandbox."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class SandboxConfig(AppConfig):
-    """Installed only by :mod:`django_quota.sandbox.settings`."""
+    """The app config, which only :mod:`django_quota.sandbox.settings` installs."""
 
     name = "django_quota.sandbox"
     label = "quota_sandbox"

@@ -1,4 +1,4 @@
-"""OAuth apps: POST /developers/apps, GET and PATCH /developers/apps/<id>."""
+"""Registration of OAuth apps: POST /developers/apps, GET and PATCH /developers/apps/<id>."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _read_scopes(data: dict[str, Any]) -> list[str]:
 
 
 def _read_fields(data: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return the named fields of an app, checked. Raises a 400."""
+    """Validate the named fields of an app, and return them as model fields. Raises a 400."""
     fields: dict[str, Any] = {}
     if "name" in names:
         fields["name"] = read_text(data, "name")
@@ -70,15 +70,16 @@ def _describe(application: Application) -> dict[str, Any]:
 
 @json_view("POST")
 def apps(request: HttpRequest) -> JsonResponse:
-    """Register an app. Its secret is in this reply and nowhere else.
+    """Register an app. Only this reply contains its client secret.
 
-    ``token_endpoint_auth_method: "none"`` (RFC 7591) makes a public client without a secret.
+    With ``token_endpoint_auth_method: "none"`` (RFC 7591), the app is a public client without a
+    secret.
     """
     session = require_developer(request)
     data = read_json(request)
     method = data.get("token_endpoint_auth_method", "client_secret_post")
     if method not in ("client_secret_post", "none"):
-        raise bad_request('token_endpoint_auth_method is "client_secret_post" or "none".')
+        raise bad_request('token_endpoint_auth_method must be "client_secret_post" or "none".')
     application, secret = Application.add(
         owner=session.user, public=method == "none", **_read_fields(data, FIELDS)
     )
@@ -88,7 +89,7 @@ def apps(request: HttpRequest) -> JsonResponse:
     return JsonResponse(reply, status=201, headers={"Cache-Control": "no-store"})
 
 
-def _find(identifier: str) -> Application | None:
+def _find_application(identifier: str) -> Application | None:
     try:
         lookup: dict[str, Any] = {"pk": uuid.UUID(identifier)}
     except ValueError:
@@ -99,18 +100,20 @@ def _find(identifier: str) -> Application | None:
 
 @json_view("GET", "PATCH")
 def app_detail(request: HttpRequest, identifier: str) -> JsonResponse:
-    """Show or change an app, named by its id or its client_id."""
+    """Return or change the app with this id or client_id."""
     session = require_developer(request)
-    application = _find(identifier)
+    application = _find_application(identifier)
     if application is None:
-        raise ApiError(404, "not_found", "There is no such app.")
+        raise ApiError(404, "not_found", "There is no app with this id.")
     if application.user_id != session.user.pk:
         raise ApiError(403, "forbidden", "This app belongs to another developer.")
     if request.method == "PATCH":
         data = read_json(request)
         names = FIELDS & data.keys()
         if not names:
-            raise bad_request(f"Nothing to change; send one of {', '.join(sorted(FIELDS))}.")
+            raise bad_request(
+                f"Nothing to change. Send one or more of {', '.join(sorted(FIELDS))}."
+            )
         for name, value in _read_fields(data, names).items():
             setattr(application, name, value)
         application.save()

@@ -1,4 +1,4 @@
-"""A password hasher that keeps the sandbox quick to start and to sign in to."""
+"""A fast password hasher, so that the sandbox starts and signs in without delay."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 
 class QuickPasswordHasher(PBKDF2PasswordHasher):
-    """PBKDF2 with few rounds.
+    """PBKDF2 with few iterations.
 
-    The default takes a quarter of a second for each password. These passwords guard play money
-    on one machine, and the demo ones are printed on the sign-in page.
+    Django's default takes a quarter of a second per password. The passwords of the sandbox only
+    protect play money, and those of the demo users are printed on the sign-in page.
     """
 
     algorithm = "pbkdf2_quick"

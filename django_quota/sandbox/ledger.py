@@ -1,4 +1,4 @@
-"""The only place where credits move. Every function is one short transaction."""
+"""Changes of balances and reservations. No other module changes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models import F
 
 from .models import Application, LedgerEntry, User
 
-__all__ = ["adjust", "credit", "release_all", "reserve", "settle"]
+__all__ = ["adjust", "credit", "release_reservations", "reserve", "settle"]
 
 
 def _move(
@@ -19,7 +19,7 @@ def _move(
     description: str = "",
     application: Application | None = None,
 ) -> int:
-    """Write one entry and the new balance; the caller holds the transaction."""
+    """Add an amount to the balance and record it. Call it inside a transaction."""
     User.objects.filter(pk=user.pk).update(balance=F("balance") + amount)
     user.refresh_from_db(fields=["balance"])
     LedgerEntry.objects.create(
@@ -34,7 +34,7 @@ def _move(
 
 
 def adjust(user: User, balance: int, description: str = "") -> None:
-    """Set a balance, in credits, by a movement of the difference."""
+    """Set the balance in credits, and record the difference."""
     with transaction.atomic():
         user.refresh_from_db(fields=["balance"])
         if difference := balance - user.balance:
@@ -42,15 +42,15 @@ def adjust(user: User, balance: int, description: str = "") -> None:
 
 
 def credit(user: User, amount: int, description: str, application: Application) -> int:
-    """Add bought credits; return the new balance. Joins the caller's transaction."""
+    """Add purchased credits and return the new balance."""
     with transaction.atomic():
         return _move(user, amount, LedgerEntry.Kind.PURCHASE, description, application)
 
 
 def reserve(user_id: uuid.UUID, amount: int) -> bool:
-    """Hold back ``amount`` credits for a call; False if they are not there.
+    """Reserve credits for a call; return False if the wallet does not have them.
 
-    One UPDATE that compares and writes, so two calls cannot hold back the same credits.
+    A single UPDATE checks and reserves, so two calls cannot reserve the same credits.
     """
     return bool(
         User.objects.filter(pk=user_id, balance__gte=F("reserved") + amount).update(
@@ -62,10 +62,7 @@ def reserve(user_id: uuid.UUID, amount: int) -> bool:
 def settle(
     user_id: uuid.UUID, reserved: int, cost: int, description: str, application: Application
 ) -> tuple[int, int]:
-    """End a reservation and charge what the call really cost.
-
-    Returns the balance before and after, in credits.
-    """
+    """Replace a reservation by a charge; return the balance before and after, in credits."""
     with transaction.atomic():
         User.objects.filter(pk=user_id).update(reserved=F("reserved") - reserved)
         user = User.objects.get(pk=user_id)
@@ -73,6 +70,6 @@ def settle(
     return after + cost, after
 
 
-def release_all() -> None:
-    """Drop the reservations of calls that died with an earlier process."""
+def release_reservations() -> None:
+    """Remove reservations that an earlier process left behind when it stopped."""
     User.objects.exclude(reserved=0).update(reserved=0)

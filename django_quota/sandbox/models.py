@@ -1,4 +1,4 @@
-"""The sandbox's tables: people, apps, keys, sessions of developers, money."""
+"""The models of the sandbox: users, apps, signing keys, developer sessions and credits."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = [
 
 
 class UserManager(BaseUserManager["User"]):
-    """Finds people by e-mail without regard to case."""
+    """Creates and finds users by e-mail address, ignoring case."""
 
     def get_by_natural_key(self, username: str | None) -> User:
-        """Return the person with this e-mail."""
+        """Return the user with this e-mail address."""
         return self.get(email=(username or "").strip().lower())
 
     def add(self, email: str, password: str, **fields: Any) -> User:
-        """Create a person with a hashed password."""
+        """Create a user, with a hashed password."""
         user = self.model(email=email.strip().lower(), **fields)
         user.set_password(password)
         user.save(using=self._db)
@@ -42,17 +42,17 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):  # type: ignore[django-manager-missing, unused-ignore]
-    """A person (or developer) with a wallet. The primary key is the OIDC ``sub``."""
+    """A user or developer, with a wallet. The primary key is the ``sub`` claim."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=200, blank=True)
     email_verified = models.BooleanField(default=False)
     plan = models.CharField(max_length=40, default="free")
+    #: Credits; 1,000,000 are 1 USD. Only the module ``ledger`` changes it.
     balance = models.BigIntegerField(default=0)
-    """Integer credits; 1,000,000 are 1 USD. Changed by :mod:`.ledger` only."""
+    #: The part of the balance that is reserved for running calls, in credits.
     reserved = models.BigIntegerField(default=0)
-    """Credits held back for calls that are running; still part of the balance."""
     is_active = models.BooleanField(default=True)
     created = models.DateTimeField(auto_now_add=True)
 
@@ -64,13 +64,13 @@ class User(AbstractBaseUser):  # type: ignore[django-manager-missing, unused-ign
 
     @property
     def picture_path(self) -> str:
-        """Path of the picture, or an empty string for an e-mail without any letter."""
+        """The path of the picture, or "" if the e-mail address has no letter for it."""
         slug = slugify(self.email.partition("@")[0])
         return f"/avatars/{slug}.svg" if slug else ""
 
 
 class SigningKey(models.Model):
-    """An RSA key for id_tokens. The newest signs; all are published."""
+    """An RSA key for id_tokens. The newest key signs; all keys are published."""
 
     kid = models.CharField(max_length=64, unique=True)
     pem = models.TextField()
@@ -86,25 +86,25 @@ class SigningKey(models.Model):
 
     @classmethod
     def rotate(cls) -> SigningKey:
-        """Make a new key, which signs from now on."""
+        """Create a key, which signs from now on."""
         key = jwk.JWK.generate(kty="RSA", size=2048)
         pem = key.export_to_pem(private_key=True, password=None).decode()
         return cls.objects.create(kid=key.thumbprint(), pem=pem)
 
     @classmethod
     def current(cls) -> SigningKey:
-        """Return the key that signs."""
+        """Return the key that signs, and create it if there is none."""
         key = cls.objects.first()
         return key if key is not None else cls.rotate()
 
     @property
     def jwk(self) -> jwk.JWK:
-        """The key as jwcrypto knows it."""
+        """The key as a jwcrypto object."""
         return jwk_from_pem(self.pem)
 
 
 class Application(AbstractApplication):  # type: ignore[misc]  # the library is untyped
-    """An OAuth app of a developer. URIs are compared as exact strings."""
+    """An OAuth app of a developer."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     allowed_scopes = models.JSONField(default=list)
@@ -114,13 +114,13 @@ class Application(AbstractApplication):  # type: ignore[misc]  # the library is 
 
     @classmethod
     def add(cls, *, owner: User, public: bool = False, **fields: Any) -> tuple[Application, str]:
-        """Create an app; return it with its secret (empty for a public client)."""
+        """Create an app; return it and its client secret, which is "" for a public client."""
         secret = "" if public else new_client_secret()
         application = cls.objects.create(
             user=owner,
             client_id=new_client_id(),
             client_secret=secret,
-            # 32 random bytes need no slow hash, and a slow one is paid at every token call.
+            # The secret has 32 random bytes, so it needs no slow hash at every token request.
             hash_client_secret=False,
             client_type=cls.CLIENT_PUBLIC if public else cls.CLIENT_CONFIDENTIAL,
             authorization_grant_type=cls.GRANT_AUTHORIZATION_CODE,
@@ -130,21 +130,21 @@ class Application(AbstractApplication):  # type: ignore[misc]  # the library is 
         return application, secret
 
     def redirect_uri_allowed(self, uri: str) -> bool:
-        """Compare as exact strings; the library would allow any port on a loopback address."""
+        """Compare exact strings. The library would accept any port on a loopback address."""
         return uri in self.redirect_uris.split()
 
     def post_logout_redirect_uri_allowed(self, uri: str) -> bool:
-        """Compare as exact strings."""
+        """Compare exact strings."""
         return uri in self.post_logout_redirect_uris.split()
 
     @property
     def jwk_key(self) -> jwk.JWK:
-        """The key that signs this app's id_tokens: the same for all apps."""
+        """The key that signs the id_tokens; all apps share it."""
         return SigningKey.current().jwk
 
 
 class DeveloperSession(models.Model):
-    """A developer signed in at the JSON API; the token itself is not kept."""
+    """The session of a developer at the JSON API. Only a checksum of its token is stored."""
 
     token_checksum = models.CharField(max_length=64, unique=True)
     user = models.ForeignKey(User, on_delete=models.CASCADE)
@@ -157,7 +157,7 @@ class DeveloperSession(models.Model):
 
     @classmethod
     def find(cls, token: str) -> DeveloperSession | None:
-        """Return the live session of this token, if there is one."""
+        """Return the session of this token, or None if it is unknown or has expired."""
         return (
             cls.objects.select_related("user")
             .filter(token_checksum=checksum(token), expires_at__gt=timezone.now())
@@ -166,10 +166,10 @@ class DeveloperSession(models.Model):
 
 
 class LedgerEntry(models.Model):
-    """One movement of credits. A person's entries sum up to their balance."""
+    """A change of a balance. The entries of a user add up to their balance."""
 
     class Kind(models.TextChoices):
-        """Why the credits moved."""
+        """The reason for the change."""
 
         ADJUSTMENT = "adjustment"
         CHARGE = "charge"
@@ -178,8 +178,8 @@ class LedgerEntry(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE)
     application = models.ForeignKey(Application, null=True, on_delete=models.SET_NULL)
     kind = models.CharField(max_length=20, choices=Kind.choices)
+    #: Credits; negative for a charge.
     amount = models.BigIntegerField()
-    """Credits, signed."""
     balance_after = models.BigIntegerField()
     description = models.CharField(max_length=200, blank=True)
     created = models.DateTimeField(auto_now_add=True)
@@ -191,10 +191,10 @@ class LedgerEntry(models.Model):
 
 
 class Checkout(models.Model):
-    """A purchase of credits waiting for the person at the payment page."""
+    """A purchase of credits, which the user pays or cancels on the payment page."""
 
     class Status(models.TextChoices):
-        """Where the purchase stands; it leaves OPEN once."""
+        """The state of a purchase. PAID and CANCELLED are final."""
 
         OPEN = "open"
         PAID = "paid"
@@ -218,7 +218,7 @@ class Checkout(models.Model):
 
 
 class Webhook(models.Model):
-    """Where a developer wants to hear of events. The secret signs deliveries only."""
+    """A URL of a developer that events are posted to, signed with the secret."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE)

@@ -1,4 +1,4 @@
-"""Quota's closed list of scopes, with the words of the consent page."""
+"""All scopes of Quota, with their descriptions on the consent page."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ SCOPES = {
 
 
 class ApplicationScopes(BaseScopes):  # type: ignore[misc]  # the library is untyped
-    """Every app may ask for its own ``allowed_scopes`` and nothing else."""
+    """Limits each app to its ``allowed_scopes``."""
 
     def get_all_scopes(self) -> dict[str, str]:
-        """Return every scope there is, with its description."""
+        """Return the description of every scope, by name."""
         return SCOPES
 
     def get_available_scopes(
         self, application: Any = None, request: Any = None, *args: Any, **kwargs: Any
     ) -> list[str]:
-        """Return what this app may ask for."""
+        """Return the scopes that the app may request."""
         return list(application.allowed_scopes) if application is not None else []
 
     def get_default_scopes(
         self, application: Any = None, request: Any = None, *args: Any, **kwargs: Any
     ) -> list[str]:
-        """Return nothing: an app has to say what it wants."""
+        """Return no scopes: a request has to name them."""
         return []

@@ -1,4 +1,4 @@
-"""The demo people, and what a fresh database needs."""
+"""The demo users and the other rows that a new database needs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .models import SigningKey, User
 __all__ = ["DEMO_PASSWORD", "DEMO_USERS", "seed"]
 
 DEMO_PASSWORD = "quota-demo"  # noqa: S105  # printed on the sign-in page
+#: E-mail address, name and credits of each user.
 DEMO_USERS = [
     ("ada@example.com", "Ada Lovelace", 1_000_000),
     ("grace@example.com", "Grace Hopper", 25_000_000),
     ("bob@example.com", "Bob Broke", 0),
 ]
-"""E-mail, name and credits."""
 
 
 def seed() -> None:
-    """Create what is missing; leave what is there as it is."""
+    """Create the rows that are missing, and release old reservations."""
     SigningKey.current()
-    ledger.release_all()
+    ledger.release_reservations()
     for email, name, credits in DEMO_USERS:
         if User.objects.filter(email=email).exists():
             continue

@@ -1,4 +1,4 @@
-"""The HTTP server: Django's own development server classes, quiet and quick."""
+"""The HTTP server, built from the classes of Django's development server."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ __all__ = ["SandboxServer", "bind"]
 
 
 class QuietHandler(WSGIRequestHandler):
-    """Keeps connections alive and writes nothing to the terminal."""
+    """Handles a connection without writing to the terminal."""
 
-    # Headers and body are two writes; Nagle's algorithm would hold the second one back.
+    # Headers and body are written separately, and Nagle's algorithm would delay the second write.
     disable_nagle_algorithm = True
-    # Seconds an idle connection may hold its thread.
+    # Seconds until an idle connection is closed, which ends its thread.
     timeout = 120
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Write nothing: GET /sandbox/requests has the log."""
+        """Do nothing: GET /sandbox/requests returns a log."""
 
     def handle(self) -> None:
-        """Serve a connection until either side is done with it."""
+        """Serve a connection; ignore that the client closed it or stayed idle."""
         with contextlib.suppress(ConnectionError, TimeoutError):
             super().handle()
 
 
 class SandboxServer(ThreadedWSGIServer):
-    """One thread for each connection."""
+    """Serves each connection in its own thread."""
 
     request_queue_size = 128
 
 
 def bind(host: str, port: int) -> SandboxServer:
-    """Listen on host and port (0: any free one). Raises OSError."""
+    """Return a server that listens on host and port. Port 0 means any free one. Raises OSError."""
     return SandboxServer((host, port), QuietHandler, ipv6=":" in host)

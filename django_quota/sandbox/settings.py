@@ -1,4 +1,4 @@
-"""Django settings of the sandbox process; never mixed with the settings of a project."""
+"""Django settings of the sandbox, which runs separately from the project that is tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .state import state
 
 BASE_DIR = Path(__file__).resolve().parent
 
-# Sessions do not outlive the process, which is fine for a sandbox and leaves no key to guard.
+# A new key for each run ends the sessions of the previous one, and no key has to be stored.
 SECRET_KEY = secrets.token_urlsafe(50)
 DEBUG = False
 ALLOWED_HOSTS = os.environ.get("QUOTA_SANDBOX_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
@@ -30,7 +30,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    # Gives each reply its Content-Length, without which a connection cannot be kept alive.
+    # Sets Content-Length, which a connection needs to be kept alive.
     "django.middleware.common.CommonMiddleware",
     "django_quota.sandbox.middleware.PageSecurityMiddleware",
     "django_quota.sandbox.middleware.KnobMiddleware",
@@ -56,11 +56,11 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("QUOTA_SANDBOX_DATA", "quota-sandbox.sqlite3"),
-        # A connection belongs to a thread, and a thread to one client connection.
+        # Each client connection has its own thread, which keeps one database connection.
         "CONN_MAX_AGE": None,
         "OPTIONS": {
             "timeout": 20,
-            # Writers queue at BEGIN: a transaction that has read can then always write.
+            # BEGIN waits for other writers, so a transaction that has started can always write.
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
@@ -72,7 +72,7 @@ PASSWORD_HASHERS = ["django_quota.sandbox.hashers.QuickPasswordHasher"]
 LOGIN_URL = "/login"
 LOGIN_REDIRECT_URL = "/"
 
-# Cookies ignore the port: other names than a Django project on the same host would use.
+# Ports of one host share their cookies, so the names differ from those of the tested project.
 SESSION_COOKIE_NAME = "quota_session"
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_NAME = "quota_csrftoken"
@@ -91,7 +91,7 @@ OAUTH2_PROVIDER: dict[str, Any] = {
     "OIDC_RP_INITIATED_LOGOUT_ENABLED": True,
     "OIDC_RP_INITIATED_LOGOUT_ALWAYS_PROMPT": False,
     "OIDC_RP_INITIATED_LOGOUT_STRICT_REDIRECT_URIS": True,
-    # Signing out of Quota keeps the wallet connection that background jobs use.
+    # Signing out of Quota does not revoke tokens, because background jobs use them.
     "OIDC_RP_INITIATED_LOGOUT_DELETE_TOKENS": False,
     "COMPLIANT_BCP_RFC9700_IMPLICIT_GRANT": True,
     "COMPLIANT_BCP_RFC9700_PASSWORD_GRANT": True,
@@ -101,7 +101,7 @@ OAUTH2_PROVIDER: dict[str, Any] = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    # An outage that a knob plays is a 5xx without an exception, and no news.
+    # A simulated failure is a 5xx without an exception, and is not worth a log message.
     "filters": {
         "exceptions_only": {
             "()": "django.utils.log.CallbackFilter",
@@ -111,12 +111,12 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
-        # A client's mistakes are answered to the client; only ours belong on the terminal.
+        # Errors of clients are only reported to them; the terminal shows errors of the sandbox.
         "django": {"level": "ERROR"},
         "django.request": {"level": "ERROR", "filters": ["exceptions_only"]},
         "django.security": {"level": "CRITICAL"},
         "oauth2_provider": {"level": "ERROR"},
-        # oauthlib writes whole requests, secrets included, at its debug level.
+        # At debug level, oauthlib logs whole requests including their secrets.
         "oauthlib": {"level": "ERROR"},
     },
 }

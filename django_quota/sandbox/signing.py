@@ -1,4 +1,4 @@
-"""Reading back and rewriting the id_tokens we signed."""
+"""Lookup and rewriting of id_tokens that the sandbox signed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["find_id_token", "override_claims"]
 
 
 def _verified(token: str) -> tuple[dict[str, Any], dict[str, Any], SigningKey] | None:
-    """Return header, claims and key of a token one of our keys signed, else None."""
+    """Return header, claims and key of a token, or None if none of our keys signed it."""
     try:
         parsed = jws.JWS()
         parsed.deserialize(token)
@@ -33,7 +33,7 @@ def _verified(token: str) -> tuple[dict[str, Any], dict[str, Any], SigningKey] |
 
 
 def find_id_token(token: str) -> Any | None:
-    """Return the stored IDToken of a token that we signed, expired or not, else None."""
+    """Return the IDToken row of a token, even if it has expired; None for a foreign token."""
     verified = _verified(token)
     if verified is None:
         return None
@@ -45,10 +45,10 @@ def find_id_token(token: str) -> Any | None:
 
 
 def override_claims(token: str, overrides: dict[str, Any]) -> str:
-    """Return the token with some claims replaced (None: removed), signed again."""
+    """Replace claims of a token and sign it again. A claim whose override is None is removed."""
     verified = _verified(token)
     if verified is None:
-        raise ValueError("Only a token signed by the sandbox can be rewritten.")
+        raise ValueError("The token is not signed by the sandbox.")
     header, claims, key = verified
     claims = {name: value for name, value in (claims | overrides).items() if value is not None}
     signed = jws.JWS(json.dumps(claims))

@@ -1,4 +1,4 @@
-"""Random credentials with Quota's prefixes."""
+"""Random tokens, client ids and secrets, with the prefixes that Quota uses."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ __all__ = [
 
 
 def new_client_id() -> str:
-    """Return a public client id."""
+    """Return a new client id."""
     return f"quota_client_{secrets.token_hex(16)}"
 
 
 def new_client_secret() -> str:
-    """Return a client secret, to be shown once."""
+    """Return a new client secret."""
     return f"quota_secret_{secrets.token_urlsafe(32)}"
 
 
 def new_session_token() -> str:
-    """Return a developer's session token."""
+    """Return a new session token for a developer."""
     return f"sess_{secrets.token_urlsafe(32)}"
 
 
 def new_access_token(request: Any) -> str:
-    """Return an access token for an oauthlib request."""
+    """Return a new access token; called by oauthlib."""
     return f"quota_token_{secrets.token_urlsafe(32)}"
 
 
 def new_refresh_token(request: Any) -> str:
-    """Return a refresh token for an oauthlib request."""
+    """Return a new refresh token; called by oauthlib."""
     return f"quota_refresh_{secrets.token_urlsafe(32)}"
 
 
 def checksum(token: str) -> str:
-    """Return the hex SHA-256 by which a random token is stored and looked up."""
+    """Return the hexadecimal SHA-256 of a token, which is stored instead of the token."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,39 +1,44 @@
-"""Which URIs a developer may register."""
+"""Validation of the URIs that developers register."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from .api import ApiError, bad_request
+from .api import bad_request
 
 __all__ = ["check_uri"]
 
 MAX_URI_LENGTH = 2_000
-LOCAL_HOSTS = {"localhost", "127.0.0.1"}
+HTTP_HOSTS = {"localhost", "127.0.0.1"}
 
 
 def check_uri(field: str, uri: Any) -> str:
-    """Return a URI that may be registered. Raises a 400 that says what is wrong with it."""
+    """Return the URI if a developer may register it. Raises a 400 that says why not."""
+    problem = _find_problem(uri)
+    if problem:
+        hint = f"Rejected: {uri!r:.200}"
+        raise bad_request(f"{field}: {problem}", hint, "invalid_redirect_uri")
+    return str(uri)
 
-    def refuse(why: str) -> ApiError:
-        return bad_request(f"{field}: {why}", f"Rejected: {uri!r:.200}", "invalid_redirect_uri")
 
+def _find_problem(uri: Any) -> str:
+    """Return what is wrong with a URI, or "" if it may be registered."""
     if not isinstance(uri, str) or len(uri) > MAX_URI_LENGTH:
-        raise refuse(f"each entry must be a string of up to {MAX_URI_LENGTH} characters.")
+        return f"a URI must be a string of up to {MAX_URI_LENGTH} characters."
     if not uri.isascii() or not uri.isprintable() or " " in uri:
-        raise refuse("only printable ASCII without spaces.")
+        return "a URI must consist of printable ASCII characters without spaces."
     if "*" in uri:
-        raise refuse("no wildcards; register every URI in full.")
+        return "wildcards are not supported; register every URI in full."
     if "#" in uri:
-        raise refuse("no fragments.")
+        return "a URI must not have a fragment."
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise refuse("this is not a URI.") from None
+        return "this is not a URI."
     if not host or parts.username is not None or parts.password is not None:
-        raise refuse("an absolute URI with a host and without credentials.")
-    if parts.scheme == "https" or (parts.scheme == "http" and host in LOCAL_HOSTS):
-        return uri
-    raise refuse("https is required; http is for localhost and 127.0.0.1 only.")
+        return "a URI must be absolute, with a host and without credentials."
+    if parts.scheme == "https" or (parts.scheme == "http" and host in HTTP_HOSTS):
+        return ""
+    return "https is required, except for localhost and 127.0.0.1."

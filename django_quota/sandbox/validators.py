@@ -1,4 +1,4 @@
-"""What Quota decides differently from django-oauth-toolkit's defaults."""
+"""Quota's rules for tokens and claims, where they differ from django-oauth-toolkit's."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .tokens import checksum
 
 __all__ = ["CLAIM_SCOPES", "QuotaOAuthLibCore", "QuotaValidator", "identity_claims"]
 
+#: The scope that allows a claim, by claim.
 CLAIM_SCOPES = {
     "sub": "openid",
     "name": "profile",
@@ -29,11 +30,10 @@ CLAIM_SCOPES = {
     "email": "email",
     "email_verified": "email",
 }
-"""Claim to the scope that gives it."""
 
 
 def identity_claims(user: User) -> dict[str, Any]:
-    """Return all identity claims this person has, before scopes are looked at."""
+    """Return all identity claims of a user, whatever the scopes."""
     claims: dict[str, Any] = {"sub": str(user.pk)}
     if user.name:
         claims["name"] = user.name
@@ -43,97 +43,97 @@ def identity_claims(user: User) -> dict[str, Any]:
 
 
 class QuotaOAuthLibCore(OAuthLibCore):  # type: ignore[misc]  # the library is untyped
-    """Hands oauthlib a query string it can always read."""
+    """Passes well-formed query strings to oauthlib."""
 
     def _get_escaped_full_path(self, request: HttpRequest) -> str:
-        # oauthlib raises a bare ValueError for "%zz"; Django has already decoded the query, so
-        # encoding it again is well-formed by construction.
+        # oauthlib raises ValueError for a query string such as "%zz". Django has decoded it without
+        # an error, and encoding the result again makes it well-formed.
         return f"{request.path}?{request.GET.urlencode()}"
 
 
 class QuotaValidator(OAuth2Validator):  # type: ignore[misc]  # the library is untyped
-    """Claims, strictness and the knobs."""
+    """Validates requests by Quota's rules and by the knobs."""
 
     oidc_claim_scope = CLAIM_SCOPES
 
     def _extract_basic_auth(self, request: Any) -> None:
-        # Quota takes client_secret_post only.
+        # Quota only supports client_secret_post.
         return None
 
     def is_pkce_required(self, client_id: str, request: Any) -> bool:
-        """Ask every client for PKCE, as OAuth 2.1 does."""
+        """Require PKCE of every client, as OAuth 2.1 does."""
         return True
 
     def validate_scopes(
         self, client_id: str, scopes: list[str], client: Any, request: Any, *args: Any, **kw: Any
     ) -> bool:
-        """Refuse scopes outside the app's ``allowed_scopes``, and asking for none at all."""
+        """Reject scopes that are not in the app's ``allowed_scopes``, and an empty list."""
         allowed: bool = super().validate_scopes(client_id, scopes, client, request, *args, **kw)
         return allowed and bool(scopes)
 
     def get_default_redirect_uri(
         self, client_id: str, request: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Have none: the redirect URI must be sent."""
+        """Return None: a request must contain its redirect URI."""
         return None
 
     def confirm_redirect_uri(
         self, client_id: str, code: str, redirect_uri: str, client: Any, *args: Any, **kwargs: Any
     ) -> bool:
-        """Refuse another URI than the code was issued for, with RFC 6749's error code."""
+        """Reject a redirect URI that the code was not issued for, with ``invalid_grant``."""
         if super().confirm_redirect_uri(client_id, code, redirect_uri, client, *args, **kwargs):
             return True
-        raise InvalidGrantError(description="redirect_uri is not the one of the authorization.")
+        raise InvalidGrantError(description="redirect_uri differs from the authorization request.")
 
     def _create_authorization_code(self, request: Any, code: Any, expires: Any = None) -> Any:
-        request.resource = []  # RFC 8707 is no part of Quota: tokens are for all of it.
+        request.resource = []  # Quota does not support resource indicators (RFC 8707).
         return super()._create_authorization_code(request, code, expires)
 
     def _check_and_set_request_resource(self, request: Any) -> None:
         request.resource = []
 
-    # The view decides about prompt=none; it knows the browser session, oauthlib does not.
+    # AuthorizeView handles prompt=none, because only a view knows the browser's session.
     def validate_silent_login(self, request: Any) -> bool:
-        """Leave it to the view."""
+        """Return True: the view decides."""
         return True
 
     def validate_silent_authorization(self, request: Any) -> bool:
-        """Leave it to the view."""
+        """Return True: the view decides."""
         return True
 
     def get_oidc_issuer_endpoint(self, request: Any) -> str:
-        """Return the issuer written into id_tokens."""
+        """Return the issuer for id_tokens."""
         return state.issuer
 
     def get_additional_claims(self, request: Any) -> dict[str, Any]:
-        """Return the claims of an id_token, before scopes are looked at."""
+        """Return the identity claims for an id_token; the library filters them by scope."""
         return identity_claims(request.user)
 
     def get_id_token_dictionary(self, token: Any, token_handler: Any, request: Any) -> Any:
-        """Read the id_token's lifetime from its knob."""
+        """Build an id_token with the lifetime that the knob sets."""
         oauth2_settings.ID_TOKEN_EXPIRE_SECONDS = state.knobs.id_token_lifetime
         return super().get_id_token_dictionary(token, token_handler, request)
 
     def finalize_id_token(
         self, id_token: dict[str, Any], token: Any, token_handler: Any, request: Any
     ) -> str:
-        """Sign, and rewrite the claims that the knob names."""
+        """Sign an id_token, and replace the claims that the knob names."""
         signed: str = super().finalize_id_token(id_token, token, token_handler, request)
         overrides = state.knobs.id_token_overrides
         return override_claims(signed, overrides) if overrides else signed
 
     def _load_id_token(self, token: str) -> Any | None:
-        # The library's own raises for claims that a knob has removed.
+        # The library's method raises if a knob has removed a claim.
         return find_id_token(token)
 
     def rotate_refresh_token(self, request: Any) -> bool:
-        """Follow the knob."""
+        """Return what the knob says."""
         return state.knobs.rotate_refresh_tokens
 
     def validate_refresh_token(
         self, refresh_token: str, client: Any, request: Any, *args: Any, **kwargs: Any
     ) -> bool:
-        """Check a refresh token, as strictly as the knobs say."""
+        """Validate a refresh token as strictly as the knobs require."""
         oauth2_settings.REFRESH_TOKEN_GRACE_PERIOD_SECONDS = state.knobs.refresh_grace_seconds
         oauth2_settings.REFRESH_TOKEN_REUSE_PROTECTION = state.knobs.reuse_detection
         valid: bool = super().validate_refresh_token(
@@ -144,18 +144,21 @@ class QuotaValidator(OAuth2Validator):  # type: ignore[misc]  # the library is u
     def _save_bearer_token(
         self, token: dict[str, Any], request: Any, *args: Any, **kwargs: Any
     ) -> None:
-        spent = getattr(request, "refresh_token_instance", None)
-        if spent is not None and state.knobs.access_token_survives_refresh:
-            # Rotation deletes the access token a refresh token points to; so point to none.
-            get_refresh_token_model().objects.filter(pk=spent.pk).update(access_token=None)
-        issued = token["access_token"]
+        used = getattr(request, "refresh_token_instance", None)
+        if used is not None and state.knobs.access_token_survives_refresh:
+            # Rotation deletes the access token that the refresh token points to.
+            get_refresh_token_model().objects.filter(pk=used.pk).update(access_token=None)
+        new_access_token = token["access_token"]
         super()._save_bearer_token(token, request, *args, **kwargs)
-        if token["access_token"] != issued:
-            self._describe_replayed_pair(token, request)
+        if token["access_token"] != new_access_token:
+            self._correct_repeated_reply(token, request)
 
-    def _describe_replayed_pair(self, token: dict[str, Any], request: Any) -> None:
-        """Within the grace period the library swaps in the pair issued before; it leaves the
-        lifetime and the id_token's ``at_hash`` of the pair it threw away."""
+    def _correct_repeated_reply(self, token: dict[str, Any], request: Any) -> None:
+        """Correct ``expires_in`` and the id_token of a reply within the grace period.
+
+        The library then returns the tokens that it issued before, but leaves the lifetime and the
+        ``at_hash`` of the new tokens, which it has discarded.
+        """
         access_token = get_access_token_model().objects.get(
             token_checksum=checksum(token["access_token"])
         )
