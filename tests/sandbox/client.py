@@ -1,4 +1,4 @@
-"""Starting a sandbox, and talking to it as an app and the browsers of its users would."""
+"""Helpers that start a sandbox and use it like an app's server and a user's browser do."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ import requests
 REDIRECT_URI = "http://localhost:5280/auth/quota/callback"
 POST_LOGOUT_URI = "http://localhost:5280/"
 SCOPES = "openid profile email credits.read credits.spend"
-START_TIMEOUT = 60
+START_TIMEOUT_SECONDS = 60
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class SandboxProcess:
-    """A running sandbox: where it is, and its process."""
+    """A running sandbox."""
 
     url: str
     data: Path
@@ -37,7 +37,7 @@ class SandboxProcess:
 
 
 def start_sandbox(data: Path, *options: str) -> SandboxProcess:
-    """Start a sandbox on a free port and wait for the line that says it serves."""
+    """Start a sandbox on a free port, and wait until it accepts requests."""
     process = subprocess.Popen(
         [
             sys.executable,
@@ -52,11 +52,11 @@ def start_sandbox(data: Path, *options: str) -> SandboxProcess:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Its stderr must be empty, but for what Python's own development mode has to say.
+        # Tests compare its stderr, and Python's development mode would write warnings to it.
         env={name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"},
     )
     assert process.stdout is not None
-    readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT)
+    readable, _, _ = select.select([process.stdout], [], [], START_TIMEOUT_SECONDS)
     line = process.stdout.readline() if readable else ""
     match = re.fullmatch(r"Quota sandbox ready at (http://\S+)\n", line)
     if match is None:
@@ -66,7 +66,7 @@ def start_sandbox(data: Path, *options: str) -> SandboxProcess:
 
 
 def stop_sandbox(sandbox: SandboxProcess) -> tuple[int, str, str]:
-    """Ask a sandbox to stop; return its exit status and what it wrote since."""
+    """Stop a sandbox; return its exit status and the rest of its stdout and stderr."""
     sandbox.process.send_signal(signal.SIGTERM)
     out, err = sandbox.process.communicate(timeout=10)
     return sandbox.process.returncode, out, err
@@ -74,7 +74,7 @@ def stop_sandbox(sandbox: SandboxProcess) -> tuple[int, str, str]:
 
 @dataclass(frozen=True)
 class App:
-    """A registered app and the developer who owns it."""
+    """A registered app, and the session token of its developer."""
 
     id: str
     client_id: str
@@ -83,27 +83,27 @@ class App:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What the token endpoint wants to see."""
+        """The parameters that authenticate the app at the token endpoint."""
         return {"client_id": self.client_id, "client_secret": self.client_secret}
 
 
 @dataclass
 class Sandbox:
-    """Calls of an app's server to Quota."""
+    """The HTTP client of an app's server."""
 
     url: str
     http: requests.Session
 
     def get(self, path: str, token: str = "", **options: Any) -> requests.Response:
-        """GET, with a bearer token if there is one."""
+        """Send a GET request, with a bearer token if given."""
         return self.call("GET", path, token, **options)
 
     def post(self, path: str, token: str = "", **options: Any) -> requests.Response:
-        """POST, with a bearer token if there is one."""
+        """Send a POST request, with a bearer token if given."""
         return self.call("POST", path, token, **options)
 
     def call(self, method: str, path: str, token: str = "", **options: Any) -> requests.Response:
-        """Send any request."""
+        """Send a request, with a bearer token if given."""
         headers = options.pop("headers", {})
         if token:
             headers = headers | {"Authorization": f"Bearer {token}"}
@@ -113,14 +113,14 @@ class Sandbox:
         )  # fmt: skip
 
     def set(self, **knobs: Any) -> dict[str, Any]:
-        """Turn knobs."""
+        """Change knobs, and return all of them."""
         reply = self.call("PATCH", "/sandbox/settings", json=knobs)
         assert reply.status_code == 200, reply.text
         settings: dict[str, Any] = reply.json()
         return settings
 
     def add_user(self, balance: int = 1_000_000, **fields: Any) -> dict[str, Any]:
-        """Create a person nobody else uses."""
+        """Create a user with a random e-mail address."""
         email = f"{secrets.token_hex(6)}@example.com"
         reply = self.post("/sandbox/users", json={"email": email, "balance": balance} | fields)
         assert reply.status_code == 201, reply.text
@@ -128,13 +128,13 @@ class Sandbox:
         return user
 
     def user(self, email: str) -> dict[str, Any]:
-        """Return a person as they are now."""
+        """Return the user with this e-mail address, as stored now."""
         users = self.get("/sandbox/users").json()["users"]
         found: dict[str, Any] = next(user for user in users if user["email"] == email)
         return found
 
     def register_developer(self) -> str:
-        """Return the session token of a new developer."""
+        """Register a developer, and return their session token."""
         email = f"dev-{secrets.token_hex(6)}@example.com"
         reply = self.post("/auth/register", json={"email": email, "password": "correct horse"})
         assert reply.status_code == 201, reply.text
@@ -142,7 +142,7 @@ class Sandbox:
         return token
 
     def register_app(self, **fields: Any) -> App:
-        """Register an app with the recipe's scopes."""
+        """Register an app of a new developer, by default with ``SCOPES``."""
         session_token = self.register_developer()
         body = {
             "name": "Test App",
@@ -156,16 +156,16 @@ class Sandbox:
         return App(app["id"], app["client_id"], app.get("client_secret", ""), session_token)
 
     def token(self, data: dict[str, str]) -> requests.Response:
-        """Call the token endpoint."""
+        """Send a request to the token endpoint."""
         return self.post("/oauth/token", data=data)
 
     def refresh(self, app: App, refresh_token: str) -> requests.Response:
-        """Spend a refresh token."""
+        """Exchange a refresh token."""
         body = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         return self.token(body | app.credentials)
 
     def sign_in(self, app: App, email: str, scope: str = SCOPES) -> dict[str, Any]:
-        """Walk the whole flow in a new browser and return the token reply."""
+        """Sign in with a new browser, and return the reply of the token endpoint."""
         with Visitor(self.url) as browser:
             code = browser.authorize(app, email, scope=scope)
             reply = self.token(browser.exchange(app, code))
@@ -176,7 +176,7 @@ class Sandbox:
 
 @dataclass
 class Visitor:
-    """A person's browser at Quota: keeps cookies, fills in forms, never follows to the app."""
+    """A user's browser. It keeps cookies and submits forms, but follows no redirects."""
 
     url: str
     password: str = "quota-demo"
@@ -192,7 +192,7 @@ class Visitor:
         self.http.close()
 
     def authorize_params(self, app: App, **changes: str | None) -> dict[str, str]:
-        """Return the parameters of the recipe; a None leaves one out."""
+        """Return valid parameters with ``changes``; None removes a parameter."""
         digest = hashlib.sha256(self.verifier.encode()).digest()
         params: dict[str, str | None] = {
             "response_type": "code",
@@ -208,18 +208,18 @@ class Visitor:
         return {name: value for name, value in merged.items() if value is not None}
 
     def open(self, app: App, **changes: str | None) -> requests.Response:
-        """Go to the authorize endpoint."""
+        """Request the authorization endpoint."""
         params = self.authorize_params(app, **changes)
         return self.get("/oauth/authorize", params=params)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """Open a page of Quota's."""
+        """Request a page of Quota."""
         url = path if path.startswith("http") else f"{self.url}{path}"
         headers = {"Accept": "text/html"}
         return self.http.get(url, headers=headers, timeout=30, allow_redirects=False, **options)
 
     def submit(self, page: requests.Response, **fields: str) -> requests.Response:
-        """Send the form of a page, with its hidden fields and these."""
+        """Submit the form on a page: its hidden fields and ``fields``."""
         hidden = re.findall(r'<input type="hidden" name="([^"]+)"(?: value="([^"]*)")?', page.text)
         data = {name: html.unescape(value) for name, value in hidden}
         return self.http.post(
@@ -228,7 +228,7 @@ class Visitor:
         )  # fmt: skip
 
     def sign_in(self, page: requests.Response, email: str) -> requests.Response:
-        """Follow to the sign-in page, sign in, and return where that leads."""
+        """Follow the redirect to the sign-in page, sign in, and return the next page."""
         assert urlsplit(page.headers["Location"]).path == "/login", page.headers
         form = self.get(page.headers["Location"])
         reply = self.submit(form, username=email, password=self.password)
@@ -236,13 +236,13 @@ class Visitor:
         return self.get(reply.headers["Location"])
 
     def authorize(self, app: App, email: str, **changes: str | None) -> str:
-        """Sign in, allow, and return the code."""
+        """Sign in, consent, and return the code."""
         page = self.sign_in(self.open(app, **changes), email)
         assert page.status_code == 200, page.text
-        return answer(self.submit(page, decision="allow"))["code"]
+        return read_redirect(self.submit(page, decision="allow"))["code"]
 
     def exchange(self, app: App, code: str) -> dict[str, str]:
-        """Return the body of the token call for a code."""
+        """Return the body of the token request for a code."""
         return {
             "grant_type": "authorization_code",
             "code": code,
@@ -251,16 +251,16 @@ class Visitor:
         } | app.credentials
 
 
-def answer(reply: requests.Response) -> dict[str, str]:
-    """Return the parameters a redirect to the app carries."""
+def read_redirect(reply: requests.Response) -> dict[str, str]:
+    """Return the parameters of a redirect to the app."""
     assert reply.status_code == 302, reply.text
     location = reply.headers["Location"]
     assert location.startswith(f"{REDIRECT_URI}?"), location
     return {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
 
 
-def claims(id_token: str) -> dict[str, Any]:
-    """Return the claims of a token without checking it."""
+def read_claims(id_token: str) -> dict[str, Any]:
+    """Return the claims of an id_token without verifying it."""
     payload = id_token.split(".")[1]
     decoded: dict[str, Any] = json.loads(
         base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))

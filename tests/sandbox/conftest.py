@@ -1,4 +1,4 @@
-"""Fixtures: one sandbox process for all tests, an app, a person, their tokens."""
+"""Fixtures: a sandbox process for all tests, an app, a user and tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .client import App, Sandbox, SandboxProcess, Visitor, start_sandbox, stop_s
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder ask a sandbox in a process of its own."""
+    """Mark the tests of this folder, which all use a sandbox in another process."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker("process")
@@ -22,17 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
-    """One sandbox for all tests. It must end quietly: a traceback fails the run."""
+    """A sandbox for all tests. The run fails if it wrote a traceback."""
     sandbox = start_sandbox(tmp_path_factory.mktemp("sandbox") / "quota.sqlite3")
     yield sandbox
     status, out, err = stop_sandbox(sandbox)
-    told = [line for line in err.splitlines() if not line.startswith("webhook not delivered to ")]
-    assert (status, out, told) == (0, "", [])
+    errors = [line for line in err.splitlines() if not line.startswith("webhook not delivered to ")]
+    assert (status, out, errors) == (0, "", [])
 
 
 @pytest.fixture
 def sandbox(sandbox_process: SandboxProcess) -> Iterator[Sandbox]:
-    """A client of the sandbox, its knobs at their defaults before and after."""
+    """A client of the sandbox, whose knobs have their defaults before and after the test."""
     with requests.Session() as http:
         client = Sandbox(sandbox_process.url, http)
         client.post("/sandbox/settings/reset")
@@ -43,24 +43,24 @@ def sandbox(sandbox_process: SandboxProcess) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def app(sandbox: Sandbox) -> App:
-    """An app with the recipe's scopes."""
+    """An app with ``SCOPES``."""
     return sandbox.register_app()
 
 
 @pytest.fixture
 def user(sandbox: Sandbox) -> dict[str, Any]:
-    """A person with 1,000,000 credits."""
+    """A user with 1,000,000 credits."""
     return sandbox.add_user()
 
 
 @pytest.fixture
 def tokens(sandbox: Sandbox, app: App, user: dict[str, Any]) -> dict[str, Any]:
-    """The token reply of that person for that app."""
+    """The reply of the token endpoint for ``user`` and ``app``."""
     return sandbox.sign_in(app, user["email"])
 
 
 @pytest.fixture
 def browser(sandbox: Sandbox) -> Iterator[Visitor]:
-    """A fresh browser."""
+    """A browser without cookies."""
     with Visitor(sandbox.url) as browser:
         yield browser

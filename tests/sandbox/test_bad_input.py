@@ -1,4 +1,4 @@
-"""Nothing that can be sent makes the sandbox fail."""
+"""Invalid requests get an error, and never make the sandbox fail."""
 
 from __future__ import annotations
 
@@ -45,12 +45,8 @@ BODIES: list[bytes] = [
 ]
 
 
-def path_of(template: str, app: App) -> str:
-    return template.format(app=app.id)
-
-
 @pytest.mark.parametrize(("method", "template"), JSON_ENDPOINTS)
-def test_bodies_that_are_not_what_was_asked_for(
+def test_json_endpoint_with_an_invalid_body_returns_400(
     sandbox: Sandbox, app: App, tokens: dict[str, Any], method: str, template: str
 ) -> None:
     bearer = app.session_token if "developers" in template else tokens["access_token"]
@@ -58,7 +54,7 @@ def test_bodies_that_are_not_what_was_asked_for(
         for content_type in ("application/json", "text/plain", "multipart/form-data"):
             reply = sandbox.call(
                 method,
-                path_of(template, app),
+                template.format(app=app.id),
                 bearer,
                 data=body,
                 headers={"Content-Type": content_type},
@@ -71,8 +67,10 @@ def test_bodies_that_are_not_what_was_asked_for(
 
 @pytest.mark.parametrize(("method", "template"), JSON_ENDPOINTS)
 @pytest.mark.parametrize("wrong", ["PUT", "DELETE", "OPTIONS"])
-def test_other_methods(sandbox: Sandbox, app: App, method: str, template: str, wrong: str) -> None:
-    reply = sandbox.call(wrong, path_of(template, app))
+def test_json_endpoint_with_another_method_returns_405(
+    sandbox: Sandbox, app: App, method: str, template: str, wrong: str
+) -> None:
+    reply = sandbox.call(wrong, template.format(app=app.id))
     assert reply.status_code == 405
     assert method in reply.headers["Allow"]
     assert reply.json()["error"]["code"] == "method_not_allowed"
@@ -113,24 +111,26 @@ AUTHORIZE_FIELDS = [
 
 
 @pytest.mark.parametrize("field", AUTHORIZE_FIELDS)
-def test_authorize_parameters(
+def test_authorize_with_an_invalid_parameter_does_not_fail(
     sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor, field: str
 ) -> None:
     browser.sign_in(browser.open(app), user["email"])
     good = {k: v for k, v in browser.authorize_params(app).items() if k != field}
-    with Visitor(sandbox.url) as stranger:
+    with Visitor(sandbox.url) as signed_out:
         for value in OAUTH_VALUES:
-            for who in (browser, stranger):
-                page = who.get(f"/oauth/authorize?{field}={value}", params=good)
+            for visitor in (browser, signed_out):
+                page = visitor.get(f"/oauth/authorize?{field}={value}", params=good)
                 assert page.status_code in (200, 302, 400), (value, page.status_code)
                 assert "<script" not in page.text
                 if page.status_code == 200:
-                    reply = who.submit(page, decision="allow")
+                    reply = visitor.submit(page, decision="allow")
                     assert reply.status_code in (302, 400), (value, reply.status_code)
 
 
 @pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke"])
-def test_form_endpoints(sandbox: Sandbox, app: App, path: str) -> None:
+def test_form_endpoint_with_an_invalid_body_does_not_fail(
+    sandbox: Sandbox, app: App, path: str
+) -> None:
     bodies = [
         b"",
         b"%zz",
@@ -160,20 +160,20 @@ def test_form_endpoints(sandbox: Sandbox, app: App, path: str) -> None:
 
 
 @pytest.mark.parametrize("shape", ["rfc6749", "quota"])
-def test_token_errors_are_json_in_either_shape(sandbox: Sandbox, shape: str) -> None:
+def test_token_error_has_the_shape_of_the_knob(sandbox: Sandbox, shape: str) -> None:
     sandbox.set(token_error_shape=shape)
     error = sandbox.post("/oauth/token", data={"grant_type": "refresh_token"}).json()["error"]
     assert isinstance(error, str if shape == "rfc6749" else dict)
 
 
-def test_bearers(sandbox: Sandbox) -> None:
+def test_invalid_bearer_token_returns_401(sandbox: Sandbox) -> None:
     for value in (b"Bearer \xff", b"Bearer quota_token_\xff", b"bearer  quota_token_x", b"\x80"):
         for path in ("/v1/balance", "/oauth/userinfo", "/auth/me"):
             reply = sandbox.get(path, headers={"Authorization": value})
             assert reply.status_code == 401
 
 
-def test_sign_in_form(browser: Visitor) -> None:
+def test_sign_in_form_with_invalid_input_shows_an_error(browser: Visitor) -> None:
     form = browser.get("/login?next=%00%zz&next=http://[")
     assert form.status_code == 200
     for email, password in [("\0", "\0"), ("", ""), ("x", "x" * 5_000), ("a@b.c", "\ufffe")]:
@@ -182,7 +182,7 @@ def test_sign_in_form(browser: Visitor) -> None:
         assert 'role="alert"' in page.text or "field-error" in page.text
 
 
-def test_pages_that_are_not_there(sandbox: Sandbox, browser: Visitor) -> None:
+def test_unknown_path_returns_404(sandbox: Sandbox, browser: Visitor) -> None:
     for path in (
         "/nothing",
         "/avatars/../x.svg",
@@ -205,7 +205,7 @@ def test_pages_that_are_not_there(sandbox: Sandbox, browser: Visitor) -> None:
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
     ],
 )
-def test_bytes_that_are_no_request(sandbox: Sandbox, raw: bytes) -> None:
+def test_invalid_http_does_not_fail(sandbox: Sandbox, raw: bytes) -> None:
     address = urlsplit(sandbox.url)
     assert address.hostname is not None
     with socket.create_connection((address.hostname, address.port or 0), timeout=5) as client:

@@ -12,13 +12,13 @@ from .client import REDIRECT_URI, App, Sandbox
 PASSWORD = "correct horse"
 
 
-def new_email() -> str:
+def make_email() -> str:
     return f"Dev-{secrets.token_hex(6)}@Example.com"
 
 
 class TestAccounts:
     def test_register_login_me_logout(self, sandbox: Sandbox) -> None:
-        email = new_email()
+        email = make_email()
         reply = sandbox.post("/auth/register", json={"email": email, "password": PASSWORD})
         assert reply.status_code == 201
         registered = reply.json()
@@ -37,8 +37,8 @@ class TestAccounts:
         assert sandbox.get("/auth/me", token).status_code == 401
         assert sandbox.get("/auth/me", registered["session_token"]).status_code == 200
 
-    def test_email_is_registered_once(self, sandbox: Sandbox) -> None:
-        body = {"email": new_email(), "password": PASSWORD}
+    def test_email_can_be_registered_once(self, sandbox: Sandbox) -> None:
+        body = {"email": make_email(), "password": PASSWORD}
         assert sandbox.post("/auth/register", json=body).status_code == 201
         body["email"] = body["email"].upper()
         reply = sandbox.post("/auth/register", json=body)
@@ -57,19 +57,21 @@ class TestAccounts:
             ({"email": "a@example.com", "password": "x" * 2_000}, "bad_request"),
         ],
     )
-    def test_register_refusals(self, sandbox: Sandbox, body: Any, code: str) -> None:
+    def test_register_with_invalid_data_returns_400(
+        self, sandbox: Sandbox, body: Any, code: str
+    ) -> None:
         reply = sandbox.post("/auth/register", json=body)
         error = reply.json()["error"]
         assert (reply.status_code, error["code"]) == (400, code)
         assert error["docs_url"] == f"https://usequota.ai/docs/errors#{code}"
 
     @pytest.mark.parametrize("email", ["ada@example.com", "nobody@example.com"])
-    def test_wrong_password(self, sandbox: Sandbox, email: str) -> None:
+    def test_login_with_a_wrong_password_returns_401(self, sandbox: Sandbox, email: str) -> None:
         reply = sandbox.post("/auth/login", json={"email": email, "password": "wrong one"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_credentials")
 
     @pytest.mark.parametrize("token", ["", "sess_unknown", "quota_token_x", "sess_ two", "sess_ü"])
-    def test_session_token_is_needed(self, sandbox: Sandbox, token: str) -> None:
+    def test_invalid_session_token_returns_401(self, sandbox: Sandbox, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}".encode()}
         for method, path in [("GET", "/auth/me"), ("POST", "/developers/apps")]:
             reply = sandbox.call(method, path, headers=headers, json={})
@@ -106,13 +108,15 @@ class TestApps:
         change = {"name": "Renamed", "allowed_scopes": ["openid"], "redirect_uris": [REDIRECT_URI]}
         assert sandbox.call("PATCH", path, token, json=change).json() == created | change
 
-    def test_secret_works_and_is_shown_once(self, sandbox: Sandbox, app: App) -> None:
+    def test_secret_is_only_in_the_first_reply(self, sandbox: Sandbox, app: App) -> None:
         shown = sandbox.get(f"/developers/apps/{app.id}", app.session_token)
         assert app.client_secret not in shown.text
         assert "client_secret" not in shown.json()
 
     @pytest.mark.parametrize("method", ["GET", "PATCH"])
-    def test_other_owner(self, sandbox: Sandbox, app: App, method: str) -> None:
+    def test_app_of_another_developer_returns_403(
+        self, sandbox: Sandbox, app: App, method: str
+    ) -> None:
         stranger = sandbox.register_developer()
         for identifier in (app.id, app.client_id):
             reply = sandbox.call(
@@ -121,7 +125,7 @@ class TestApps:
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
 
     @pytest.mark.parametrize("identifier", ["nonsense", "0" * 32, "quota_client_x", "%00"])
-    def test_unknown_app(self, sandbox: Sandbox, app: App, identifier: str) -> None:
+    def test_unknown_app_returns_404(self, sandbox: Sandbox, app: App, identifier: str) -> None:
         reply = sandbox.get(f"/developers/apps/{identifier}", app.session_token)
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
@@ -149,7 +153,7 @@ class TestApps:
         ],
     )
     @pytest.mark.parametrize("field", ["redirect_uris", "post_logout_redirect_uris"])
-    def test_uris_that_may_not_be_registered(
+    def test_invalid_uri_is_rejected(
         self, sandbox: Sandbox, app: App, field: str, uri: Any
     ) -> None:
         body = self.body | {field: [uri]}
@@ -174,7 +178,7 @@ class TestApps:
             ({"allowed_scopes": [["openid"]]}, "invalid_scope"),
         ],
     )
-    def test_fields_that_are_refused(
+    def test_invalid_field_is_rejected(
         self, sandbox: Sandbox, app: App, change: dict[str, Any], code: str
     ) -> None:
         created = sandbox.post("/developers/apps", app.session_token, json=self.body | change)
@@ -183,7 +187,7 @@ class TestApps:
         for reply in (created, patched):
             assert (reply.status_code, reply.json()["error"]["code"]) == (400, code)
 
-    def test_nothing_to_change(self, sandbox: Sandbox, app: App) -> None:
+    def test_change_without_a_known_field_is_rejected(self, sandbox: Sandbox, app: App) -> None:
         path = f"/developers/apps/{app.id}"
         reply = sandbox.call("PATCH", path, app.session_token, json={"client_secret": "x"})
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")

@@ -1,9 +1,8 @@
-"""Chat: answers, streams, and above all the bill."""
+"""Chat completions: answers, streams and charges."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from typing import Any
@@ -12,21 +11,21 @@ import pytest
 import requests
 from openai import APIStatusError, OpenAI
 
-from tests.helpers.concurrency import wait_until
+from tests.helpers.concurrency import begin_together, wait_until
 
 from .client import App, Sandbox
 
 QUESTION = "How do I brew good tea?"
 
 
-def chat(sandbox: Sandbox, token: str, **changes: Any) -> requests.Response:
-    """Ask for a completion."""
+def request_chat(sandbox: Sandbox, token: str, **changes: Any) -> requests.Response:
+    """Request a chat completion."""
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": QUESTION}]}
     return sandbox.post("/v1/chat/completions", token, json=body | changes)
 
 
-def events(reply: requests.Response) -> list[dict[str, Any]]:
-    """Return the chunks of a whole stream, which must end as OpenAI's do."""
+def read_chunks(reply: requests.Response) -> list[dict[str, Any]]:
+    """Return the chunks of a stream, which must end with ``[DONE]``."""
     lines = [line for line in reply.text.split("\n\n") if line]
     assert all(line.startswith("data: ") for line in lines)
     assert lines.pop() == "data: [DONE]"
@@ -41,10 +40,10 @@ class TestModels:
 
 
 class TestPlain:
-    def test_answer_and_bill(
+    def test_answer_quotes_the_question_and_is_charged(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
-        reply = chat(sandbox, tokens["access_token"]).json()
+        reply = request_chat(sandbox, tokens["access_token"]).json()
         assert reply["object"] == "chat.completion"
         assert reply["model"] == "gpt-4o-mini"
         choice = reply["choices"][0]
@@ -62,9 +61,9 @@ class TestPlain:
         }
         assert sandbox.user(user["email"])["balance"] == 1_000_000 - used
 
-    def test_max_tokens_cuts(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
+    def test_max_tokens_limits_the_answer(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
         for name in ("max_tokens", "max_completion_tokens"):
-            reply = chat(sandbox, tokens["access_token"], **{name: 3}).json()
+            reply = request_chat(sandbox, tokens["access_token"], **{name: 3}).json()
             assert reply["usage"]["completion_tokens"] == 3
             assert reply["choices"][0]["finish_reason"] == "length"
 
@@ -75,24 +74,23 @@ class TestPlain:
             {"role": "assistant", "content": None, "tool_calls": []},
             {"role": "tool", "content": "42", "tool_call_id": "x"},
         ]
-        reply = chat(sandbox, tokens["access_token"], messages=messages).json()
+        reply = request_chat(sandbox, tokens["access_token"], messages=messages).json()
         assert QUESTION in reply["choices"][0]["message"]["content"]
 
-    def test_names_of_other_models_are_answered(
-        self, sandbox: Sandbox, tokens: dict[str, Any]
-    ) -> None:
+    def test_any_model_name_is_accepted(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
         for model in ("gpt-5-nano", "anthropic/claude-opus-9", "google/gemini-2.0-flash"):
-            assert chat(sandbox, tokens["access_token"], model=model).json()["model"] == model
+            reply = request_chat(sandbox, tokens["access_token"], model=model)
+            assert reply.json()["model"] == model
 
 
 class TestStream:
-    def test_chunks_and_bill(
+    def test_stream_quotes_the_question_and_is_charged(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
         sandbox.set(stream_delay=0)
-        reply = chat(sandbox, tokens["access_token"], stream=True)
+        reply = request_chat(sandbox, tokens["access_token"], stream=True)
         assert reply.headers["Content-Type"] == "text/event-stream"
-        chunks = events(reply)
+        chunks = read_chunks(reply)
         assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
         assert len({chunk["id"] for chunk in chunks}) == 1
         first, last = chunks[0], chunks[-1]
@@ -110,12 +108,12 @@ class TestStream:
         assert quota["balance_before"] - quota["balance_after"] == quota["credits_used"]
         assert sandbox.user(user["email"])["balance"] == quota["balance_after"]
 
-    def test_costs_what_the_plain_answer_costs(
+    def test_stream_costs_the_same_as_a_plain_answer(
         self, sandbox: Sandbox, tokens: dict[str, Any]
     ) -> None:
         sandbox.set(stream_delay=0)
-        plain = chat(sandbox, tokens["access_token"]).json()
-        last = events(chat(sandbox, tokens["access_token"], stream=True))[-1]
+        plain = request_chat(sandbox, tokens["access_token"]).json()
+        last = read_chunks(request_chat(sandbox, tokens["access_token"], stream=True))[-1]
         assert last["usage"] == plain["usage"]
         assert last["quota"]["credits_used"] == plain["quota"]["credits_used"]
 
@@ -133,20 +131,20 @@ class TestStream:
         assert times[-1] >= 0.5
         assert times[-1] - times[0] >= 0.4
 
-    def test_breaks_off_and_bills_what_was_sent(
+    def test_broken_stream_is_charged_for_the_tokens_sent(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
         sandbox.set(stream_delay=0, stream_breaks_after=3)
         before = sandbox.user(user["email"])["balance"]
-        reply = chat(sandbox, tokens["access_token"], stream=True)
-        *said, error = [json.loads(line[6:]) for line in reply.text.split("\n\n") if line]
-        assert len(said) == 1 + 3
+        reply = request_chat(sandbox, tokens["access_token"], stream=True)
+        *chunks, error = [json.loads(line[6:]) for line in reply.text.split("\n\n") if line]
+        assert len(chunks) == 1 + 3
         assert error["error"]["code"] == "upstream_error"
         after = sandbox.user(user["email"])
         assert after["reserved"] == 0
         assert after["balance"] < before
 
-    def test_who_hangs_up_pays_for_what_was_sent(
+    def test_client_that_disconnects_is_charged_for_the_tokens_sent(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
         sandbox.set(stream_delay=0.05)
@@ -163,42 +161,40 @@ class TestStream:
                 next(lines)
             assert sandbox.user(user["email"])["reserved"] > 0
         wait_until(lambda: sandbox.user(user["email"])["reserved"] == 0)
-        paid = 1_000_000 - sandbox.user(user["email"])["balance"]
-        assert 0 < paid < 3_000
+        charged = 1_000_000 - sandbox.user(user["email"])["balance"]
+        assert 0 < charged < 3_000
 
 
-class TestMoney:
-    def test_empty_wallet(self, sandbox: Sandbox, app: App) -> None:
+class TestCharges:
+    def test_empty_wallet_returns_402(self, sandbox: Sandbox, app: App) -> None:
         token = sandbox.sign_in(app, "bob@example.com")["access_token"]
         for stream in (False, True):
-            reply = chat(sandbox, token, stream=stream)
+            reply = request_chat(sandbox, token, stream=stream)
             error = reply.json()["error"]
             assert (reply.status_code, error["code"]) == (402, "insufficient_credits")
             assert "max_tokens" in error["hint"]
         assert sandbox.user("bob@example.com")["balance"] == 0
 
-    def test_negative_wallet(self, sandbox: Sandbox, app: App) -> None:
+    def test_negative_balance_returns_402(self, sandbox: Sandbox, app: App) -> None:
         user = sandbox.add_user(balance=-5)
         token = sandbox.sign_in(app, user["email"])["access_token"]
         assert sandbox.get("/v1/balance", token).json()["balance"] == -5
-        assert chat(sandbox, token, max_tokens=1).status_code == 402
+        assert request_chat(sandbox, token, max_tokens=1).status_code == 402
 
-    def test_max_tokens_is_what_is_reserved(self, sandbox: Sandbox, app: App) -> None:
+    def test_max_tokens_limits_the_reservation(self, sandbox: Sandbox, app: App) -> None:
         user = sandbox.add_user(balance=3_000)
         token = sandbox.sign_in(app, user["email"])["access_token"]
-        assert chat(sandbox, token).status_code == 402
+        assert request_chat(sandbox, token).status_code == 402
         assert sandbox.user(user["email"])["balance"] == 3_000
-        assert chat(sandbox, token, max_tokens=50).status_code == 200
+        assert request_chat(sandbox, token, max_tokens=50).status_code == 200
 
     def test_same_credits_are_not_reserved_twice(self, sandbox: Sandbox, app: App) -> None:
-        # One answer of 100 tokens holds back about 2,000 credits: two fit, three do not.
+        # An answer of 100 tokens reserves about 2,000 credits: enough for two, but not for three.
         user = sandbox.add_user(balance=5_000)
         token = sandbox.sign_in(app, user["email"])["access_token"]
         sandbox.set(stream_delay=0.02)
-        barrier = threading.Barrier(8)
-        statuses: list[int] = []
 
-        def ask() -> None:
+        def ask() -> int:
             body = {
                 "model": "gpt-4o-mini",
                 "max_tokens": 100,
@@ -206,45 +202,35 @@ class TestMoney:
                 "messages": [{"role": "user", "content": QUESTION}],
             }
             headers = {"Authorization": f"Bearer {token}"}
-            barrier.wait()
             reply = requests.post(
                 f"{sandbox.url}/v1/chat/completions", json=body, headers=headers, timeout=30
             )
-            statuses.append(reply.status_code)
+            return reply.status_code
 
-        threads = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert Counter(statuses) == {200: 2, 402: 6}
+        assert Counter(begin_together([ask] * 8)) == {200: 2, 402: 6}
         after = sandbox.user(user["email"])
         assert after["reserved"] == 0
         assert 0 < after["balance"] < 2_000
 
-    def test_concurrent_bills_add_up(
+    def test_concurrent_charges_add_up(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
-        bills: list[int] = []
-
-        def ask() -> None:
+        def ask() -> int:
             with requests.Session() as http:
-                own = Sandbox(sandbox.url, http)
-                for _ in range(5):
-                    reply = chat(own, tokens["access_token"], max_tokens=50)
-                    bills.append(reply.json()["quota"]["credits_used"])
+                client = Sandbox(sandbox.url, http)
+                replies = [
+                    request_chat(client, tokens["access_token"], max_tokens=50) for _ in range(5)
+                ]
+            return sum(reply.json()["quota"]["credits_used"] for reply in replies)
 
-        threads = [threading.Thread(target=ask) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(bills) == 30
-        assert sandbox.user(user["email"])["balance"] == 1_000_000 - sum(bills)
+        charges = begin_together([ask] * 6)
+        assert sandbox.user(user["email"])["balance"] == 1_000_000 - sum(charges)
 
-    def test_needs_its_scope(self, sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
+    def test_token_without_the_scope_returns_403(
+        self, sandbox: Sandbox, app: App, user: dict[str, Any]
+    ) -> None:
         token = sandbox.sign_in(app, user["email"], scope="openid credits.read")["access_token"]
-        reply = chat(sandbox, token)
+        reply = request_chat(sandbox, token)
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "insufficient_scope")
 
 
@@ -284,10 +270,10 @@ class TestMoney:
         {"stream": "yes"},
     ],
 )
-def test_requests_that_are_refused(
+def test_invalid_request_returns_400(
     sandbox: Sandbox, tokens: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    reply = chat(sandbox, tokens["access_token"], **changes)
+    reply = request_chat(sandbox, tokens["access_token"], **changes)
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "bad_request")
     assert error["message"]
@@ -295,7 +281,7 @@ def test_requests_that_are_refused(
 
 
 class TestOpenAI:
-    """The real client library understands all of it."""
+    """The replies, as parsed by OpenAI's client library."""
 
     @pytest.fixture
     def client(self, sandbox: Sandbox, tokens: dict[str, Any]) -> Any:

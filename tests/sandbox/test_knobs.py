@@ -1,4 +1,4 @@
-"""The knobs."""
+"""The knobs, and the other views under /sandbox."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .client import App, Sandbox, Visitor, claims
+from .client import App, Sandbox, Visitor, read_claims
 
 DEFAULTS = {
     "access_token_lifetime": 3600,
@@ -67,7 +67,7 @@ def test_defaults_change_and_reset(sandbox: Sandbox) -> None:
         {"fail": {"path": "/x", "status": 503, "times": 1, "more": 1}},
     ],
 )
-def test_bad_values_change_nothing(sandbox: Sandbox, change: dict[str, Any]) -> None:
+def test_invalid_value_changes_no_knob(sandbox: Sandbox, change: dict[str, Any]) -> None:
     body = {"omit_id_token": True} | change
     reply = sandbox.call("PATCH", "/sandbox/settings", json=body)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
@@ -76,19 +76,19 @@ def test_bad_values_change_nothing(sandbox: Sandbox, change: dict[str, Any]) -> 
 
 def test_id_token_lifetime(sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
     sandbox.set(id_token_lifetime=7)
-    told = claims(sandbox.sign_in(app, user["email"])["id_token"])
-    assert told["exp"] - told["iat"] == 7
+    claims = read_claims(sandbox.sign_in(app, user["email"])["id_token"])
+    assert claims["exp"] - claims["iat"] == 7
 
 
 def test_id_token_overrides(sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
     overrides = {"aud": "another", "exp": 1, "email": None, "jti": None, "kid": 7}
     sandbox.set(id_token_overrides=overrides)
-    told = claims(sandbox.sign_in(app, user["email"])["id_token"])
-    assert told["aud"] == "another"
-    assert told["exp"] == 1
-    assert told["kid"] == 7
-    assert not told.keys() & {"email", "jti"}
-    assert told["sub"] == user["id"]
+    claims = read_claims(sandbox.sign_in(app, user["email"])["id_token"])
+    assert claims["aud"] == "another"
+    assert claims["exp"] == 1
+    assert claims["kid"] == 7
+    assert not claims.keys() & {"email", "jti"}
+    assert claims["sub"] == user["id"]
 
 
 def test_omit_id_token(sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
@@ -96,15 +96,18 @@ def test_omit_id_token(sandbox: Sandbox, app: App, user: dict[str, Any]) -> None
     assert "id_token" not in sandbox.sign_in(app, user["email"])
 
 
-def test_issuer(sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
+def test_issuer_is_in_discovery_and_id_token(
+    sandbox: Sandbox, app: App, user: dict[str, Any]
+) -> None:
     sandbox.set(issuer="https://usequota.ai")
     document = sandbox.get("/.well-known/openid-configuration").json()
     assert document["issuer"] == "https://usequota.ai"
     assert document["token_endpoint"] == f"{sandbox.url}/oauth/token"
-    assert claims(sandbox.sign_in(app, user["email"])["id_token"])["iss"] == "https://usequota.ai"
+    claims = read_claims(sandbox.sign_in(app, user["email"])["id_token"])
+    assert claims["iss"] == "https://usequota.ai"
 
 
-def test_fail(sandbox: Sandbox) -> None:
+def test_fail_counts_the_requests(sandbox: Sandbox) -> None:
     failure = {"path": "/v1/packages", "status": 503, "times": 2, "retry_after": 9, "body": None}
     assert sandbox.set(fail=failure)["fail"] == failure
     for left in (1, None):
@@ -118,20 +121,20 @@ def test_fail(sandbox: Sandbox) -> None:
     assert sandbox.get("/v1/packages").status_code == 200
 
 
-def test_fail_with_a_body(sandbox: Sandbox) -> None:
+def test_fail_with_a_body_returns_it(sandbox: Sandbox) -> None:
     sandbox.set(fail={"path": "/oauth/token", "status": 502, "body": "<h1>Bad gateway</h1>"})
     reply = sandbox.post("/oauth/token", data={})
     assert (reply.status_code, reply.text) == (502, "<h1>Bad gateway</h1>")
 
 
-def test_latency(sandbox: Sandbox) -> None:
+def test_latency_delays_the_answer(sandbox: Sandbox) -> None:
     sandbox.set(latency={"/v1/packages": 0.3})
     start = time.monotonic()
     sandbox.get("/v1/packages")
     assert time.monotonic() - start >= 0.3
 
 
-def test_request_log(sandbox: Sandbox, app: App) -> None:
+def test_request_log_has_no_query_and_no_sandbox_requests(sandbox: Sandbox, app: App) -> None:
     sandbox.call("DELETE", "/sandbox/requests")
     sandbox.get("/v1/packages?secret=1")
     sandbox.post("/oauth/token", data=app.credentials)
@@ -145,7 +148,7 @@ def test_request_log(sandbox: Sandbox, app: App) -> None:
     assert sandbox.call("DELETE", "/sandbox/requests").json() == {"requests": []}
 
 
-def test_users(sandbox: Sandbox, app: App) -> None:
+def test_users_are_listed_created_and_updated(sandbox: Sandbox, app: App) -> None:
     demo = {
         "ada@example.com": "Ada Lovelace",
         "grace@example.com": "Grace Hopper",
@@ -181,14 +184,14 @@ def test_users(sandbox: Sandbox, app: App) -> None:
         {"email_verified": "yes"},
     ],
 )
-def test_users_refusals(sandbox: Sandbox, change: dict[str, Any]) -> None:
+def test_invalid_user_is_rejected(sandbox: Sandbox, change: dict[str, Any]) -> None:
     body = {"email": "new@example.com", "name": "New", "balance": 1}
     reply = sandbox.post("/sandbox/users", json=body | change)
     assert reply.status_code == 400
     assert "new@example.com" not in sandbox.get("/sandbox/users").text
 
 
-def test_pages_of_other_sites_are_kept_out(sandbox: Sandbox) -> None:
+def test_request_from_a_page_of_another_site_is_rejected(sandbox: Sandbox) -> None:
     headers = {"Origin": "https://evil.example"}
     reply = sandbox.post("/sandbox/users", json={"email": "x@example.com"}, headers=headers)
     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
@@ -196,19 +199,21 @@ def test_pages_of_other_sites_are_kept_out(sandbox: Sandbox) -> None:
     assert own.status_code == 200
 
 
-def test_other_host_names_are_kept_out(sandbox: Sandbox) -> None:
+def test_other_host_name_is_rejected(sandbox: Sandbox) -> None:
     reply = sandbox.get("/sandbox/users", headers={"Host": "evil.example"})
     assert reply.status_code == 400
 
 
-def test_overview(sandbox: Sandbox, browser: Visitor, app: App) -> None:
+def test_overview_shows_everything_but_secrets(
+    sandbox: Sandbox, browser: Visitor, app: App
+) -> None:
     sandbox.get("/v1/packages")
-    told = "http://localhost:1/told"
-    hook = {"url": told, "events": ["balance.low"]}
+    webhook_url = "http://localhost:1/hook"
+    hook = {"url": webhook_url, "events": ["balance.low"]}
     sandbox.post("/v1/webhooks", app.session_token, json=hook)
     page = browser.get("/sandbox")
     assert page.status_code == 200
-    for text in ("ada@example.com", app.client_id, "/v1/packages", sandbox.url, told):
+    for text in ("ada@example.com", app.client_id, "/v1/packages", sandbox.url, webhook_url):
         assert text in page.text
     assert app.client_secret not in page.text
     for name in DEFAULTS:

@@ -1,4 +1,4 @@
-"""Starting and stopping."""
+"""The sandbox as a process: options, start, stop and data file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .client import ROOT, Sandbox, SandboxProcess, start_sandbox, stop_sandbox
 pytestmark = pytest.mark.process
 
 
-def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the sandbox with options that make it refuse to start."""
+def run_sandbox(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the sandbox with options that are invalid, so that it stops immediately."""
     return subprocess.run(
         [sys.executable, "-m", "django_quota.sandbox", *options],
         cwd=ROOT,
@@ -34,7 +34,9 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ends_quietly_and_keeps_its_data(tmp_path: Path, number: signal.Signals) -> None:
+def test_stops_on_a_signal_without_output_and_keeps_its_data(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     data = tmp_path / "quota.sqlite3"
     first = start_sandbox(data)
     with requests.Session() as http:
@@ -55,17 +57,17 @@ def test_ends_quietly_and_keeps_its_data(tmp_path: Path, number: signal.Signals)
     assert stop_sandbox(second) == (0, "", "")
 
 
-def test_refuses_an_address_others_can_reach(tmp_path: Path) -> None:
-    result = run("--host", "0.0.0.0", "--data", str(tmp_path / "quota.sqlite3"))
+def test_address_that_other_machines_can_reach_is_rejected(tmp_path: Path) -> None:
+    result = run_sandbox("--host", "0.0.0.0", "--data", str(tmp_path / "quota.sqlite3"))
     assert result.returncode == 1
     assert "--allow-remote" in result.stderr
     assert result.stdout == ""
 
 
-def test_names_the_option_when_the_port_is_taken(tmp_path: Path) -> None:
+def test_error_names_the_option_if_the_port_is_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = run("--port", port, "--data", str(tmp_path / "quota.sqlite3"))
+        result = run_sandbox("--port", port, "--data", str(tmp_path / "quota.sqlite3"))
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "--port" in result.stderr
@@ -73,40 +75,40 @@ def test_names_the_option_when_the_port_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["-1", "65536"])
-def test_refuses_an_impossible_port(tmp_path: Path, port: str) -> None:
-    result = run(f"--port={port}", "--data", str(tmp_path / "quota.sqlite3"))
+def test_invalid_port_is_rejected(tmp_path: Path, port: str) -> None:
+    result = run_sandbox(f"--port={port}", "--data", str(tmp_path / "quota.sqlite3"))
     assert result.returncode == 1
     assert "--port" in result.stderr
 
 
-def test_says_when_the_data_file_is_something_else(tmp_path: Path) -> None:
+def test_data_file_that_is_no_database_is_rejected_and_kept(tmp_path: Path) -> None:
     data = tmp_path / "letter.txt"
-    data.write_text("Dear reader, this is not a database.\n" * 100)
-    result = run("--port", "0", "--data", str(data))
+    data.write_text("This text is not a database.\n" * 100)
+    result = run_sandbox("--port", "0", "--data", str(data))
     assert result.returncode == 1
     assert "--data" in result.stderr
     assert "not a database" in result.stderr
-    assert data.read_text().startswith("Dear reader")
+    assert data.read_text().startswith("This text")
 
 
-def test_says_when_the_data_file_cannot_be_made(tmp_path: Path) -> None:
-    result = run("--port", "0", "--data", str(tmp_path / "missing" / "quota.sqlite3"))
+def test_data_file_in_a_missing_folder_is_rejected(tmp_path: Path) -> None:
+    result = run_sandbox("--port", "0", "--data", str(tmp_path / "missing" / "quota.sqlite3"))
     assert result.returncode == 1
     assert "No such file or directory" in result.stderr
 
 
-def test_ignores_the_settings_of_a_project(tmp_path: Path) -> None:
-    result = run("--port=-1", DJANGO_SETTINGS_MODULE="does_not.exist")
+def test_settings_module_of_the_environment_is_ignored(tmp_path: Path) -> None:
+    result = run_sandbox("--port=-1", DJANGO_SETTINGS_MODULE="does_not.exist")
     assert "--port" in result.stderr
 
 
-def test_all_writes_of_a_database_go_through_one_journal(sandbox_process: SandboxProcess) -> None:
+def test_database_uses_write_ahead_logging(sandbox_process: SandboxProcess) -> None:
     with sqlite3.connect(sandbox_process.data) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
 
-def test_keeps_a_connection_for_many_requests(sandbox_process: SandboxProcess) -> None:
+def test_connection_is_kept_alive(sandbox_process: SandboxProcess) -> None:
     connection = HTTPConnection(urlsplit(sandbox_process.url).netloc, timeout=10)
     connection.connect()
     socket_before = connection.sock
@@ -117,14 +119,14 @@ def test_keeps_a_connection_for_many_requests(sandbox_process: SandboxProcess) -
     connection.close()
 
 
-def test_the_package_and_the_sandbox_share_no_code() -> None:
+def test_sandbox_imports_nothing_of_the_package() -> None:
     for module in (ROOT / "django_quota" / "sandbox").rglob("*.py"):
         source = module.read_text()
         assert "from django_quota" not in source.replace("from django_quota.sandbox", "")
         assert "from .." not in source
 
 
-def test_management_command_hands_over(tmp_path: Path) -> None:
+def test_management_command_passes_its_options_on(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tests.programs.sandbox_command"],
         cwd=tmp_path,

@@ -1,9 +1,8 @@
-"""The OpenID Connect provider, driven as an app drives it."""
+"""The OAuth and OpenID Connect endpoints, used like an app and a browser use them."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,11 +11,22 @@ import pytest
 from jwcrypto import jwk, jwt
 from jwcrypto.common import base64url_decode
 
-from .client import POST_LOGOUT_URI, REDIRECT_URI, SCOPES, App, Sandbox, Visitor, answer, claims
+from tests.helpers.concurrency import begin_together
+
+from .client import (
+    POST_LOGOUT_URI,
+    REDIRECT_URI,
+    SCOPES,
+    App,
+    Sandbox,
+    Visitor,
+    read_claims,
+    read_redirect,
+)
 
 
-def checked_claims(sandbox: Sandbox, app: App, id_token: str) -> dict[str, Any]:
-    """Verify an id_token against the published keys, RS256 only, and return its claims."""
+def verify_claims(sandbox: Sandbox, app: App, id_token: str) -> dict[str, Any]:
+    """Verify an id_token with the published keys, and return its claims."""
     keys = jwk.JWKSet.from_json(sandbox.get("/.well-known/jwks.json").text)
     token = jwt.JWT(jwt=id_token, key=keys, algs=["RS256"])
     checked: dict[str, Any] = json.loads(token.claims)
@@ -59,32 +69,34 @@ class TestDiscovery:
             "authorization_response_iss_parameter_supported": True,
         }
 
-    def test_keys_are_public_only(self, sandbox: Sandbox) -> None:
+    def test_keys_have_no_private_parts(self, sandbox: Sandbox) -> None:
         reply = sandbox.get("/.well-known/jwks.json")
         assert "max-age" in reply.headers["Cache-Control"]
         for key in reply.json()["keys"]:
             assert key.keys() == {"kty", "alg", "use", "kid", "n", "e"}
             assert (key["kty"], key["alg"], key["use"]) == ("RSA", "RS256", "sig")
 
-    def test_rotated_key_signs_and_the_old_one_stays(
+    def test_new_key_signs_and_the_old_one_stays_published(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         kid = sandbox.post("/sandbox/rotate-keys").json()["kid"]
         fresh = sandbox.refresh(app, tokens["refresh_token"]).json()["id_token"]
         assert json.loads(base64url_decode(fresh.split(".")[0]))["kid"] == kid
-        assert checked_claims(sandbox, app, fresh)
-        assert checked_claims(sandbox, app, tokens["id_token"])
+        assert verify_claims(sandbox, app, fresh)
+        assert verify_claims(sandbox, app, tokens["id_token"])
 
 
 class TestAuthorize:
-    def test_the_whole_way(self, sandbox: Sandbox, app: App, browser: Visitor) -> None:
+    def test_sign_in_and_consent_lead_to_tokens(
+        self, sandbox: Sandbox, app: App, browser: Visitor
+    ) -> None:
         user = sandbox.add_user(name="Mary Somerville")
         start = int(time.time())
         consent = browser.sign_in(browser.open(app), user["email"])
         assert "Test App" in consent.text
         for words in ("See your e-mail address", "Spend your credits on AI requests"):
             assert words in consent.text
-        returned = answer(browser.submit(consent, decision="allow"))
+        returned = read_redirect(browser.submit(consent, decision="allow"))
         assert returned.keys() == {"code", "state", "iss"}
         assert returned["state"] == browser.state
         assert returned["iss"] == sandbox.url
@@ -95,14 +107,14 @@ class TestAuthorize:
         tokens = reply.json()
         assert tokens.pop("access_token").startswith("quota_token_")
         assert tokens.pop("refresh_token").startswith("quota_refresh_")
-        told = checked_claims(sandbox, app, tokens.pop("id_token"))
+        claims = verify_claims(sandbox, app, tokens.pop("id_token"))
         assert tokens == {"token_type": "Bearer", "expires_in": 3600, "scope": SCOPES}
-        assert told.pop("exp") - told.pop("iat") == 3600
-        assert start <= told.pop("auth_time") <= time.time()
-        assert told.keys() >= {"at_hash", "jti", "aud"}
-        picture = told["picture"]
+        assert claims.pop("exp") - claims.pop("iat") == 3600
+        assert start <= claims.pop("auth_time") <= time.time()
+        assert claims.keys() >= {"at_hash", "jti", "aud"}
+        picture = claims["picture"]
         assert {
-            name: told[name] for name in told.keys() - {"at_hash", "jti", "aud", "picture"}
+            name: claims[name] for name in claims.keys() - {"at_hash", "jti", "aud", "picture"}
         } == {
             "iss": sandbox.url,
             "sub": user["id"],
@@ -114,25 +126,27 @@ class TestAuthorize:
         image = sandbox.http.get(picture, timeout=10)
         assert image.headers["Content-Type"] == "image/svg+xml"
 
-    def test_second_time_goes_straight_back(
+    def test_second_authorization_needs_no_consent(
         self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
-        assert "code" in answer(browser.open(app))
+        assert "code" in read_redirect(browser.open(app))
 
-    def test_second_time_with_less_scope_goes_straight_back(
+    def test_fewer_scopes_need_no_consent(
         self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
-        assert "code" in answer(browser.open(app, scope="credits.read"))
+        assert "code" in read_redirect(browser.open(app, scope="credits.read"))
 
-    def test_more_scope_asks_again(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
+    def test_more_scopes_need_consent(
+        self, app: App, user: dict[str, Any], browser: Visitor
+    ) -> None:
         browser.authorize(app, user["email"], scope="openid")
         page = browser.open(app)
         assert page.status_code == 200
         assert "See your e-mail address" in page.text
 
-    def test_another_app_asks(
+    def test_another_app_needs_consent(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
@@ -141,13 +155,13 @@ class TestAuthorize:
         assert page.status_code == 200
         assert "Other App" in page.text
 
-    def test_prompt_consent_asks_again(
+    def test_prompt_consent_shows_the_consent_page(
         self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
         assert browser.open(app, prompt="consent").status_code == 200
 
-    def test_prompt_login_signs_in_again(
+    def test_prompt_login_shows_the_sign_in_page(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         browser.authorize(app, user["email"])
@@ -155,16 +169,20 @@ class TestAuthorize:
         page = browser.sign_in(browser.open(app, prompt="login"), other["email"])
         assert other["email"] in page.text
 
-    def test_prompt_none(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
-        assert answer(browser.open(app, prompt="none"))["error"] == "login_required"
+    def test_prompt_none_returns_an_error_until_consent(
+        self, app: App, user: dict[str, Any], browser: Visitor
+    ) -> None:
+        assert read_redirect(browser.open(app, prompt="none"))["error"] == "login_required"
         page = browser.sign_in(browser.open(app), user["email"])
-        assert answer(browser.open(app, prompt="none"))["error"] == "consent_required"
+        assert read_redirect(browser.open(app, prompt="none"))["error"] == "consent_required"
         browser.submit(page, decision="allow")
-        assert "code" in answer(browser.open(app, prompt="none"))
+        assert "code" in read_redirect(browser.open(app, prompt="none"))
 
-    def test_cancel(self, app: App, user: dict[str, Any], browser: Visitor) -> None:
+    def test_cancel_returns_access_denied(
+        self, app: App, user: dict[str, Any], browser: Visitor
+    ) -> None:
         page = browser.sign_in(browser.open(app), user["email"])
-        returned = answer(browser.submit(page, decision="cancel"))
+        returned = read_redirect(browser.submit(page, decision="cancel"))
         assert returned["error"] == "access_denied"
         assert returned["state"] == browser.state
         assert "iss" in returned
@@ -179,13 +197,13 @@ class TestAuthorize:
         assert "autocomplete" in page.text
         assert browser.open(app).status_code == 302
 
-    def test_email_is_read_without_case(
+    def test_email_is_case_insensitive(
         self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         page = browser.sign_in(browser.open(app), user["email"].upper())
         assert page.status_code == 200
 
-    def test_sign_in_never_leads_to_another_site(
+    def test_sign_in_does_not_redirect_to_another_site(
         self, user: dict[str, Any], browser: Visitor
     ) -> None:
         form = browser.get("/login?next=https://evil.example/")
@@ -204,7 +222,9 @@ class TestAuthorize:
             None,
         ],
     )
-    def test_wrong_redirect_uri(self, app: App, browser: Visitor, uri: str | None) -> None:
+    def test_unregistered_redirect_uri_shows_an_error_page(
+        self, app: App, browser: Visitor, uri: str | None
+    ) -> None:
         page = browser.open(app, redirect_uri=uri)
         assert page.status_code == 400
         assert "Location" not in page.headers
@@ -223,7 +243,9 @@ class TestAuthorize:
         assert browser.open(app, redirect_uri=uri).status_code == 302
 
     @pytest.mark.parametrize("client_id", ["quota_client_unknown", "", None])
-    def test_unknown_client(self, app: App, browser: Visitor, client_id: str | None) -> None:
+    def test_unknown_client_shows_an_error_page(
+        self, app: App, browser: Visitor, client_id: str | None
+    ) -> None:
         page = browser.open(app, client_id=client_id)
         assert page.status_code == 400
         assert "Location" not in page.headers
@@ -243,20 +265,20 @@ class TestAuthorize:
             ({"prompt": "none login"}, "invalid_request"),
         ],
     )
-    def test_refused_without_asking_anybody(
+    def test_invalid_request_is_rejected_before_sign_in(
         self, app: App, browser: Visitor, changes: dict[str, str | None], error: str
     ) -> None:
-        returned = answer(browser.open(app, **changes))
+        returned = read_redirect(browser.open(app, **changes))
         assert returned["error"] == error
         assert returned["state"] == browser.state
         assert "iss" in returned
 
-    def test_unreadable_claims_parameter(self, app: App, browser: Visitor) -> None:
+    def test_invalid_claims_parameter_shows_an_error_page(self, app: App, browser: Visitor) -> None:
         page = browser.open(app, claims="{")
         assert page.status_code == 400
         assert "invalid_request" in page.text
 
-    def test_the_answer_cannot_be_forged_from_another_site(
+    def test_consent_form_needs_a_csrf_token(
         self, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         page = browser.sign_in(browser.open(app), user["email"])
@@ -265,7 +287,7 @@ class TestAuthorize:
         )
         assert reply.status_code == 403
 
-    def test_pages_carry_no_script_and_no_frame(self, app: App, browser: Visitor) -> None:
+    def test_page_has_a_strict_content_security_policy(self, app: App, browser: Visitor) -> None:
         page = browser.get(browser.open(app).headers["Location"])
         policy = page.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
@@ -287,11 +309,12 @@ class TestCode:
         assert again.json()["error"] == "invalid_grant"
         assert sandbox.get("/v1/balance", tokens["access_token"]).status_code == 200
 
-    def test_is_spent_once_by_many_threads(
+    def test_concurrent_requests_succeed_once(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
-        assert sorted(together(8, lambda: sandbox.token(body).status_code)) == [200] + [400] * 7
+        statuses = begin_together([lambda: sandbox.token(body).status_code] * 8)
+        assert sorted(statuses) == [200] + [400] * 7
 
     @pytest.mark.parametrize(
         ("changes", "status", "error"),
@@ -309,7 +332,7 @@ class TestCode:
             ({"code": None}, 400, "invalid_request"),
         ],
     )
-    def test_refusals(
+    def test_invalid_request_returns_an_error_and_keeps_the_code(
         self,
         sandbox: Sandbox,
         app: App,
@@ -326,7 +349,7 @@ class TestCode:
         assert "WWW-Authenticate" not in reply.headers
         assert sandbox.token(body).status_code == 200
 
-    def test_of_another_app(
+    def test_other_app_cannot_use_it(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
@@ -334,17 +357,17 @@ class TestCode:
         reply = sandbox.token(body | other.credentials)
         assert (reply.status_code, reply.json()["error"]) == (400, "invalid_grant")
 
-    def test_basic_authentication_is_not_taken(
+    def test_basic_authentication_is_rejected(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         body = browser.exchange(app, browser.authorize(app, user["email"]))
         del body["client_id"], body["client_secret"]
         reply = sandbox.post("/oauth/token", data=body, auth=(app.client_id, app.client_secret))
         assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
-        # RFC 6749 section 5.2: by the scheme that the client has used.
+        # RFC 6749 section 5.2: the challenge has the scheme that the client used.
         assert reply.headers["WWW-Authenticate"] == 'Basic realm="Quota"'
 
-    def test_plain_challenge(
+    def test_plain_code_challenge_is_accepted(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> None:
         plain = {"code_challenge": browser.verifier, "code_challenge_method": "plain"}
@@ -369,51 +392,35 @@ class TestCode:
         balance = sandbox.get("/v1/balance", tokens["access_token"]).json()
         assert balance["user_id"] == user["id"]
 
-    def test_id_token_tells_what_the_scopes_allow(
+    def test_id_token_has_only_claims_of_its_scopes(
         self, sandbox: Sandbox, app: App, user: dict[str, Any]
     ) -> None:
-        told = claims(sandbox.sign_in(app, user["email"], scope="openid")["id_token"])
-        assert not told.keys() & {"email", "email_verified", "name", "picture"}
-
-
-def together(count: int, call: Any) -> list[Any]:
-    """Call from many threads at the same time and return the results."""
-    barrier = threading.Barrier(count)
-    results: list[Any] = []
-
-    def run() -> None:
-        barrier.wait()
-        results.append(call())
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == count
-    return results
+        claims = read_claims(sandbox.sign_in(app, user["email"], scope="openid")["id_token"])
+        assert not claims.keys() & {"email", "email_verified", "name", "picture"}
 
 
 class TestRefresh:
-    def test_rotates(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
+    def test_refresh_replaces_both_tokens(
+        self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
+    ) -> None:
         fresh = sandbox.refresh(app, tokens["refresh_token"]).json()
         assert fresh["refresh_token"] != tokens["refresh_token"]
         assert fresh["access_token"] != tokens["access_token"]
         assert fresh["scope"] == SCOPES
-        told = checked_claims(sandbox, app, fresh["id_token"])
-        assert told["sub"] == claims(tokens["id_token"])["sub"]
-        assert "nonce" not in told
+        claims = verify_claims(sandbox, app, fresh["id_token"])
+        assert claims["sub"] == read_claims(tokens["id_token"])["sub"]
+        assert "nonce" not in claims
         assert sandbox.get("/v1/balance", fresh["access_token"]).status_code == 200
         assert sandbox.get("/v1/balance", tokens["access_token"]).status_code == 401
 
-    def test_old_access_token_may_survive(
+    def test_knob_keeps_the_old_access_token(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         sandbox.set(access_token_survives_refresh=True)
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
         assert sandbox.get("/v1/balance", tokens["access_token"]).status_code == 200
 
-    def test_reuse_revokes_the_family(
+    def test_reuse_revokes_all_descendants(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         second = sandbox.refresh(app, tokens["refresh_token"]).json()
@@ -423,7 +430,7 @@ class TestRefresh:
         assert sandbox.refresh(app, third["refresh_token"]).status_code == 400
         assert sandbox.get("/v1/balance", third["access_token"]).status_code == 401
 
-    def test_reuse_without_detection_fails_alone(
+    def test_reuse_without_detection_revokes_nothing(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         sandbox.set(reuse_detection=False)
@@ -431,7 +438,7 @@ class TestRefresh:
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 400
         assert sandbox.refresh(app, second["refresh_token"]).status_code == 200
 
-    def test_another_family_is_left_alone(
+    def test_reuse_does_not_revoke_another_sign_in(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
         other = sandbox.sign_in(app, user["email"])
@@ -439,15 +446,15 @@ class TestRefresh:
         sandbox.refresh(app, tokens["refresh_token"])
         assert sandbox.refresh(app, other["refresh_token"]).status_code == 200
 
-    def test_is_spent_once_by_many_threads(
+    def test_concurrent_requests_succeed_once(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         sandbox.set(reuse_detection=False)
         refresh_token = tokens["refresh_token"]
-        statuses = together(8, lambda: sandbox.refresh(app, refresh_token).status_code)
+        statuses = begin_together([lambda: sandbox.refresh(app, refresh_token).status_code] * 8)
         assert sorted(statuses) == [200] + [400] * 7
 
-    def test_grace_returns_the_same_pair(
+    def test_reuse_within_the_grace_period_returns_the_same_tokens(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         sandbox.set(refresh_grace_seconds=60)
@@ -456,16 +463,20 @@ class TestRefresh:
         assert again["access_token"] == first["access_token"]
         assert again["refresh_token"] == first["refresh_token"]
         assert 3590 <= again["expires_in"] <= 3600
-        told = [checked_claims(sandbox, app, reply["id_token"]) for reply in (first, again)]
-        assert told[0]["at_hash"] == told[1]["at_hash"]
+        claims = [verify_claims(sandbox, app, reply["id_token"]) for reply in (first, again)]
+        assert claims[0]["at_hash"] == claims[1]["at_hash"]
 
-    def test_grace_ends(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
+    def test_reuse_after_the_grace_period_is_rejected(
+        self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
+    ) -> None:
         sandbox.set(refresh_grace_seconds=1)
         sandbox.refresh(app, tokens["refresh_token"])
         time.sleep(1.1)
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 400
 
-    def test_without_rotation(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
+    def test_without_rotation_the_refresh_token_stays_valid(
+        self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
+    ) -> None:
         sandbox.set(rotate_refresh_tokens=False)
         for _ in range(2):
             reply = sandbox.refresh(app, tokens["refresh_token"])
@@ -474,19 +485,23 @@ class TestRefresh:
             token = reply.json()["access_token"]
             assert sandbox.get("/v1/balance", token).status_code == 200
 
-    def test_less_scope(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
+    def test_scope_can_be_reduced_but_not_extended(
+        self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
+    ) -> None:
         body = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
         more = sandbox.token(body | app.credentials | {"scope": SCOPES + " account.read"})
         assert (more.status_code, more.json()["error"]) == (400, "invalid_scope")
         less = sandbox.token(body | app.credentials | {"scope": "credits.read"})
         assert less.json()["scope"] == "credits.read"
 
-    def test_of_another_app(self, sandbox: Sandbox, tokens: dict[str, Any], app: App) -> None:
+    def test_other_app_cannot_use_it(
+        self, sandbox: Sandbox, tokens: dict[str, Any], app: App
+    ) -> None:
         other = sandbox.register_app()
         assert sandbox.refresh(other, tokens["refresh_token"]).json()["error"] == "invalid_grant"
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
 
-    def test_wrong_secret_costs_nothing(
+    def test_wrong_secret_keeps_the_refresh_token(
         self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
     ) -> None:
         body = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
@@ -495,25 +510,25 @@ class TestRefresh:
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
 
     @pytest.mark.parametrize(
-        ("spoil", "status", "code"),
+        ("changes", "status", "code"),
         [
             ({"refresh_token": "quota_refresh_unknown"}, 401, "invalid_token"),
             ({"client_secret": "wrong"}, 401, "invalid_client"),
             ({"grant_type": "nonsense"}, 400, "bad_request"),
         ],
     )
-    def test_errors_in_quotas_shape(
+    def test_errors_in_the_format_of_quota(
         self,
         sandbox: Sandbox,
         app: App,
         tokens: dict[str, Any],
-        spoil: dict[str, str],
+        changes: dict[str, str],
         status: int,
         code: str,
     ) -> None:
         sandbox.set(token_error_shape="quota")
         body = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-        reply = sandbox.token(body | app.credentials | spoil)
+        reply = sandbox.token(body | app.credentials | changes)
         error = reply.json()["error"]
         assert (reply.status_code, error["code"]) == (status, code)
         assert error["docs_url"] == f"https://usequota.ai/docs/errors#{code}"
@@ -521,9 +536,9 @@ class TestRefresh:
 
 class TestUserinfo:
     def test_claims(self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]) -> None:
-        told = sandbox.get("/oauth/userinfo", tokens["access_token"]).json()
-        assert told.pop("picture").startswith(f"{sandbox.url}/avatars/")
-        assert told == {
+        claims = sandbox.get("/oauth/userinfo", tokens["access_token"]).json()
+        assert claims.pop("picture").startswith(f"{sandbox.url}/avatars/")
+        assert claims == {
             "sub": user["id"],
             "email": user["email"],
             "email_verified": True,
@@ -534,8 +549,8 @@ class TestUserinfo:
         self, sandbox: Sandbox, app: App, user: dict[str, Any]
     ) -> None:
         token = sandbox.sign_in(app, user["email"], scope="openid")["access_token"]
-        told = sandbox.get("/oauth/userinfo", token).json()
-        assert told == {"sub": user["id"], "balance": None}
+        claims = sandbox.get("/oauth/userinfo", token).json()
+        assert claims == {"sub": user["id"], "balance": None}
 
     def test_refusals(self, sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
         token = sandbox.sign_in(app, user["email"], scope="credits.read")["access_token"]
@@ -559,7 +574,7 @@ class TestRevoke:
         assert self.revoke(sandbox, app, tokens["access_token"]) == 200
         assert sandbox.get("/v1/balance", tokens["access_token"]).status_code == 401
 
-    def test_unknown_token_is_fine(self, sandbox: Sandbox, app: App) -> None:
+    def test_unknown_token_returns_200(self, sandbox: Sandbox, app: App) -> None:
         assert self.revoke(sandbox, app, "quota_refresh_unknown") == 200
 
     def test_wrong_secret(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
@@ -568,7 +583,9 @@ class TestRevoke:
         assert (reply.status_code, reply.json()["error"]) == (401, "invalid_client")
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
 
-    def test_of_another_app(self, sandbox: Sandbox, app: App, tokens: dict[str, Any]) -> None:
+    def test_other_app_cannot_use_it(
+        self, sandbox: Sandbox, app: App, tokens: dict[str, Any]
+    ) -> None:
         other = sandbox.register_app()
         assert self.revoke(sandbox, other, tokens["refresh_token"]) == 200
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
@@ -579,12 +596,12 @@ class TestEndSession:
     def signed_in(
         self, sandbox: Sandbox, app: App, user: dict[str, Any], browser: Visitor
     ) -> dict[str, Any]:
-        """The tokens of a person whose browser is still signed in."""
+        """The tokens of a user whose browser is signed in."""
         code = browser.authorize(app, user["email"])
         tokens: dict[str, Any] = sandbox.token(browser.exchange(app, code)).json()
         return tokens
 
-    def test_signs_out_without_asking(
+    def test_hint_signs_out_without_confirmation(
         self, sandbox: Sandbox, app: App, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         params = {
@@ -597,10 +614,10 @@ class TestEndSession:
         assert location._replace(query="").geturl() == POST_LOGOUT_URI
         assert parse_qs(location.query) == {"state": ["s t&ate"]}
         assert urlsplit(browser.open(app).headers["Location"]).path == "/login"
-        # The wallet connection stays: background jobs use it.
+        # The tokens stay valid, because background jobs use them.
         assert sandbox.refresh(app, signed_in["refresh_token"]).status_code == 200
 
-    def test_after_it_consent_is_asked_for_again(
+    def test_consent_is_needed_again_after_signing_out(
         self, app: App, user: dict[str, Any], browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         hint = signed_in["id_token"]
@@ -608,7 +625,7 @@ class TestEndSession:
         page = browser.sign_in(browser.open(app), user["email"])
         assert "Test App" in page.text
 
-    def test_hint_of_an_old_key_and_an_expired_one_still_count(
+    def test_expired_hint_with_an_old_key_is_accepted(
         self, sandbox: Sandbox, app: App, browser: Visitor, user: dict[str, Any]
     ) -> None:
         sandbox.set(id_token_lifetime=0)
@@ -629,7 +646,7 @@ class TestEndSession:
             "//evil.example/",
         ],
     )
-    def test_unregistered_return_uri(
+    def test_unregistered_return_uri_shows_an_error_page(
         self, app: App, browser: Visitor, signed_in: dict[str, Any], uri: str
     ) -> None:
         params = {"id_token_hint": signed_in["id_token"], "post_logout_redirect_uri": uri}
@@ -637,23 +654,23 @@ class TestEndSession:
         assert page.status_code == 400
         assert "Location" not in page.headers
         assert "post_logout_redirect_uris" in page.text
-        assert "code" in answer(browser.open(app))
+        assert "code" in read_redirect(browser.open(app))
 
-    def test_return_uri_without_saying_who_asks(self, browser: Visitor) -> None:
+    def test_return_uri_without_an_app_is_rejected(self, browser: Visitor) -> None:
         params = {"post_logout_redirect_uri": POST_LOGOUT_URI}
         assert browser.get("/oauth/end_session", params=params).status_code == 400
 
-    def test_client_id_instead_of_a_hint(self, app: App, browser: Visitor) -> None:
+    def test_client_id_is_accepted_instead_of_a_hint(self, app: App, browser: Visitor) -> None:
         params = {"client_id": app.client_id, "post_logout_redirect_uri": POST_LOGOUT_URI}
         reply = browser.get("/oauth/end_session", params=params)
         assert reply.headers["Location"] == POST_LOGOUT_URI
 
     @pytest.mark.parametrize("client_id", ["quota_client_unknown", "\0"])
-    def test_unknown_client(self, browser: Visitor, client_id: str) -> None:
+    def test_unknown_client_is_rejected(self, browser: Visitor, client_id: str) -> None:
         page = browser.get("/oauth/end_session", params={"client_id": client_id})
         assert page.status_code == 400
 
-    def test_client_that_is_not_the_hints(
+    def test_client_id_that_differs_from_the_hint_is_rejected(
         self, sandbox: Sandbox, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         other = sandbox.register_app()
@@ -663,16 +680,18 @@ class TestEndSession:
     @pytest.mark.parametrize(
         "hint", ["nonsense", "a.b.c", "e30.e30.e30", "\0", "eyJraWQiOltdfQ.e30.x"]
     )
-    def test_forged_hint(self, browser: Visitor, hint: str) -> None:
+    def test_invalid_hint_is_rejected(self, browser: Visitor, hint: str) -> None:
         page = browser.get("/oauth/end_session", params={"id_token_hint": hint})
         assert page.status_code == 400
 
-    def test_tampered_hint(self, browser: Visitor, signed_in: dict[str, Any]) -> None:
+    def test_hint_with_changed_claims_is_rejected(
+        self, browser: Visitor, signed_in: dict[str, Any]
+    ) -> None:
         head, _, signature = signed_in["id_token"].split(".")
         params = {"id_token_hint": f"{head}.e30.{signature}"}
         assert browser.get("/oauth/end_session", params=params).status_code == 400
 
-    def test_asks_when_the_hint_is_somebody_elses(
+    def test_hint_of_another_user_needs_confirmation(
         self, sandbox: Sandbox, app: App, browser: Visitor, signed_in: dict[str, Any]
     ) -> None:
         other = sandbox.sign_in(app, sandbox.add_user()["email"])
@@ -682,14 +701,16 @@ class TestEndSession:
         }
         page = browser.get("/oauth/end_session", params=params)
         assert page.status_code == 200
-        assert "code" in answer(browser.open(app))
+        assert "code" in read_redirect(browser.open(app))
         reply = browser.submit(page, allow="on")
         assert reply.headers["Location"] == POST_LOGOUT_URI
         assert urlsplit(browser.open(app).headers["Location"]).path == "/login"
 
-    def test_person_may_stay(self, app: App, browser: Visitor, signed_in: dict[str, Any]) -> None:
+    def test_user_can_stay_signed_in(
+        self, app: App, browser: Visitor, signed_in: dict[str, Any]
+    ) -> None:
         page = browser.get("/oauth/end_session")
         assert page.status_code == 200
         reply = browser.submit(page, stay="on")
         assert reply.status_code == 302
-        assert "code" in answer(browser.open(app))
+        assert "code" in read_redirect(browser.open(app))

@@ -1,4 +1,4 @@
-"""Tools: the sandbox calls them, so that an agent can be tried on it."""
+"""Tool calls: the choice of the tool and its example arguments."""
 
 from __future__ import annotations
 
@@ -20,36 +20,40 @@ ADD = {
 }
 
 
-def tool(name: str = "add", parameters: Any = ADD) -> dict[str, Any]:
+def make_tool(name: str = "add", parameters: Any = ADD) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
-Make = Callable[[Any], Any]
+GetArguments = Callable[[Any], Any]
 
 
 @pytest.fixture
-def arguments_for(sandbox: Sandbox, tokens: dict[str, Any]) -> Make:
-    """What the sandbox makes up for a tool with these parameters."""
+def arguments_for(sandbox: Sandbox, tokens: dict[str, Any]) -> GetArguments:
+    """A function that returns the sandbox's arguments for a tool with given parameters."""
 
-    def make(parameters: Any) -> Any:
-        body = {"model": "gpt-4o", "messages": [QUESTION], "tools": [tool(parameters=parameters)]}
+    def get(parameters: Any) -> Any:
+        body = {
+            "model": "gpt-4o",
+            "messages": [QUESTION],
+            "tools": [make_tool(parameters=parameters)],
+        }
         reply = sandbox.post("/v1/chat/completions", tokens["access_token"], json=body).json()
         (call,) = reply["choices"][0]["message"]["tool_calls"]
         return json.loads(call["function"]["arguments"])
 
-    return make
+    return get
 
 
 @pytest.fixture
-def argument_for(arguments_for: Make) -> Make:
-    """The same for a tool that takes one argument of this schema."""
+def argument_for(arguments_for: GetArguments) -> GetArguments:
+    """A function that returns the sandbox's argument for a given schema."""
 
-    def make(schema: Any) -> Any:
-        properties = {"it": schema, "unit": {"enum": ["metre"]}}
-        parameters = {"type": "object", "properties": properties, "required": ["it"]}
-        return arguments_for(parameters)["it"]
+    def get(schema: Any) -> Any:
+        properties = {"value": schema, "unit": {"enum": ["metre"]}}
+        parameters = {"type": "object", "properties": properties, "required": ["value"]}
+        return arguments_for(parameters)["value"]
 
-    return make
+    return get
 
 
 @pytest.fixture
@@ -57,10 +61,10 @@ def client(sandbox: Sandbox, tokens: dict[str, Any]) -> OpenAI:
     return OpenAI(base_url=f"{sandbox.url}/v1", api_key=tokens["access_token"], max_retries=0)
 
 
-def ask(client: OpenAI, *messages: Any, **options: Any) -> Any:
-    given: dict[str, Any] = {"tools": [tool(), tool("say", None)]} | options
-    given["messages"] = list(messages) or [QUESTION]
-    return client.chat.completions.create(model="gpt-4o-mini", **given)
+def request_chat(client: OpenAI, *messages: Any, **options: Any) -> Any:
+    body: dict[str, Any] = {"tools": [make_tool(), make_tool("say", None)]} | options
+    body["messages"] = list(messages) or [QUESTION]
+    return client.chat.completions.create(model="gpt-4o-mini", **body)
 
 
 class TestChoice:
@@ -73,9 +77,9 @@ class TestChoice:
             ({"type": "function", "function": {"name": "say"}}, "say"),
         ],
     )
-    def test_that_calls(self, client: OpenAI, choice: Any, name: str) -> None:
+    def test_answer_is_a_tool_call(self, client: OpenAI, choice: Any, name: str) -> None:
         options = {} if choice is None else {"tool_choice": choice}
-        reply = ask(client, **options)
+        reply = request_chat(client, **options)
 
         (choice,) = reply.choices
         assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
@@ -91,18 +95,18 @@ class TestChoice:
             ([QUESTION, {"role": "assistant", "content": None}, RESULT], "auto"),
         ],
     )
-    def test_that_answers_in_words(self, client: OpenAI, messages: Any, choice: str) -> None:
-        (found,) = ask(client, *messages, tool_choice=choice).choices
-        assert (found.finish_reason, found.message.tool_calls) == ("stop", None)
-        assert "2 + 2?" in found.message.content
+    def test_answer_is_text(self, client: OpenAI, messages: Any, choice: str) -> None:
+        (answer,) = request_chat(client, *messages, tool_choice=choice).choices
+        assert (answer.finish_reason, answer.message.tool_calls) == ("stop", None)
+        assert "2 + 2?" in answer.message.content
 
-    def test_of_another_question_calls_again(self, client: OpenAI) -> None:
-        (found,) = ask(client, QUESTION, RESULT, QUESTION).choices
-        assert found.finish_reason == "tool_calls"
+    def test_next_question_is_answered_with_a_call(self, client: OpenAI) -> None:
+        (answer,) = request_chat(client, QUESTION, RESULT, QUESTION).choices
+        assert answer.finish_reason == "tool_calls"
 
-    def test_streamed_costs_the_same(self, client: OpenAI) -> None:
-        whole = ask(client)
-        chunks = list(ask(client, stream=True))
+    def test_streamed_call_costs_the_same(self, client: OpenAI) -> None:
+        whole = request_chat(client)
+        chunks = list(request_chat(client, stream=True))
 
         deltas = [chunk.choices[0].delta.tool_calls for chunk in chunks]
         calls = [delta[0] for delta in deltas if delta]
@@ -141,14 +145,18 @@ class TestArguments:
             ({"$ref": "#/properties/unit"}, "metre"),
         ],
     )
-    def test_fit_their_schema(self, argument_for: Make, schema: Any, value: Any) -> None:
+    def test_argument_is_valid_for_its_schema(
+        self, argument_for: GetArguments, schema: Any, value: Any
+    ) -> None:
         found = argument_for(schema)
         assert (found, type(found)) == (value, type(value))
 
-    def test_that_need_not_be_there_are_made_up_where_none_must(self, arguments_for: Make) -> None:
+    def test_optional_arguments_are_given_if_none_is_required(
+        self, arguments_for: GetArguments
+    ) -> None:
         assert arguments_for({"properties": {"a": {"type": "integer"}}}) == {"a": 1}
 
-    def test_of_a_schema_in_a_circle_end(self, arguments_for: Make) -> None:
+    def test_recursive_schema_has_a_finite_example(self, arguments_for: GetArguments) -> None:
         node = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]}
         assert json.dumps(arguments_for(node)).count("next") < 10
 
@@ -165,13 +173,12 @@ class TestArguments:
             {"type": "integer", "minimum": "x"},
             {"type": "string", "minLength": 10**9},
             {"type": "array", "minItems": 10**9, "items": {"type": "null"}},
+            {"type": "array", "minItems": 1.5, "items": {"type": "null"}},
             {"type": "object", "properties": 7, "required": 7},
             {"type": "object", "required": [7, "x", {}]},
         ],
     )
-    def test_of_a_schema_that_is_none_are_made_up_all_the_same(
-        self, argument_for: Make, schema: Any
-    ) -> None:
+    def test_invalid_schema_has_an_example(self, argument_for: GetArguments, schema: Any) -> None:
         assert len(json.dumps(argument_for(schema))) < 2_000
 
 
@@ -182,16 +189,16 @@ class TestArguments:
         {"tools": {}},
         {"tools": [7]},
         {"tools": [{"type": "function"}]},
-        {"tools": [tool("no spaces")]},
-        {"tools": [tool(parameters=7)]},
-        {"tools": [tool()] * 129},
-        {"tools": [tool()], "tool_choice": "always"},
-        {"tools": [tool()], "tool_choice": 7},
-        {"tools": [tool()], "tool_choice": {"function": {"name": "other"}}},
+        {"tools": [make_tool("no spaces")]},
+        {"tools": [make_tool(parameters=7)]},
+        {"tools": [make_tool()] * 129},
+        {"tools": [make_tool()], "tool_choice": "always"},
+        {"tools": [make_tool()], "tool_choice": 7},
+        {"tools": [make_tool()], "tool_choice": {"function": {"name": "other"}}},
         {"tool_choice": "required"},
     ],
 )
-def test_requests_that_are_refused(
+def test_invalid_tools_return_400(
     sandbox: Sandbox, tokens: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     body = {"model": "gpt-4o-mini", "messages": [QUESTION]} | changes

@@ -1,13 +1,14 @@
-"""Balance, packages, checkout."""
+"""The balance, the packages and the payment page."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from typing import Any
 
 import pytest
+
+from tests.helpers.concurrency import begin_together
 
 from .client import App, Sandbox, SandboxProcess, Visitor
 
@@ -26,7 +27,9 @@ class TestBalance:
             "billing_mode": "user",
         }
 
-    def test_needs_its_scope(self, sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
+    def test_token_without_the_scope_returns_403(
+        self, sandbox: Sandbox, app: App, user: dict[str, Any]
+    ) -> None:
         token = sandbox.sign_in(app, user["email"], scope="openid credits.spend")["access_token"]
         for path in ("/v1/balance", "/v1/models"):
             reply = sandbox.get(path, token)
@@ -48,7 +51,7 @@ class TestBalance:
             ("Bearer quota_token_unknown", "invalid_token"),
         ],
     )
-    def test_bearers_that_are_refused(
+    def test_invalid_bearer_token_returns_401(
         self, sandbox: Sandbox, header: str | None, code: str
     ) -> None:
         headers = {} if header is None else {"Authorization": header}
@@ -56,7 +59,9 @@ class TestBalance:
         assert (reply.status_code, reply.json()["error"]["code"]) == (401, code)
         assert reply.headers["WWW-Authenticate"].startswith("Bearer")
 
-    def test_token_expires(self, sandbox: Sandbox, app: App, user: dict[str, Any]) -> None:
+    def test_expired_token_returns_401(
+        self, sandbox: Sandbox, app: App, user: dict[str, Any]
+    ) -> None:
         sandbox.set(access_token_lifetime=1)
         tokens = sandbox.sign_in(app, user["email"])
         assert tokens["expires_in"] == 1
@@ -65,9 +70,7 @@ class TestBalance:
         assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_token")
         assert sandbox.refresh(app, tokens["refresh_token"]).status_code == 200
 
-    def test_token_in_the_query_is_not_taken(
-        self, sandbox: Sandbox, tokens: dict[str, Any]
-    ) -> None:
+    def test_token_in_the_query_is_rejected(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
         query = f"/v1/balance?access_token={tokens['access_token']}"
         assert sandbox.get(query).status_code == 401
 
@@ -87,14 +90,14 @@ def test_packages_are_public(sandbox: Sandbox) -> None:
 class TestCheckout:
     @pytest.fixture
     def checkout_url(self, sandbox: Sandbox, tokens: dict[str, Any]) -> str:
-        """The payment page of a package of five dollars."""
+        """The URL of the payment page for the package of five dollars."""
         reply = sandbox.post("/api/payments/checkout", tokens["access_token"], json=CHECKOUT)
         assert reply.status_code == 200
         url: str = reply.json()["checkout_url"]
         assert url.startswith(f"{sandbox.url}/checkout/")
         return url
 
-    def test_pay(
+    def test_payment_adds_the_credits(
         self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         page = browser.get(checkout_url)
@@ -104,24 +107,17 @@ class TestCheckout:
         assert reply.headers["Location"] == SUCCESS_URL
         assert sandbox.user(user["email"])["balance"] == 6_000_000
 
-    def test_pays_once_for_many_clicks(
+    def test_concurrent_payments_add_the_credits_once(
         self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         page = browser.get(checkout_url)
-        locations: list[str] = []
 
-        def click() -> None:
+        def pay() -> str:
             with Visitor(sandbox.url) as other:
                 other.http.cookies = browser.http.cookies
-                reply = other.submit(page, decision="pay")
-                locations.append(reply.headers["Location"])
+                return other.submit(page, decision="pay").headers["Location"]
 
-        threads = [threading.Thread(target=click) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert locations == [SUCCESS_URL] * 6
+        assert begin_together([pay] * 6) == [SUCCESS_URL] * 6
         assert sandbox.user(user["email"])["balance"] == 6_000_000
         assert "paid once" in browser.get(checkout_url).text
         reply = browser.submit(page, decision="cancel")
@@ -136,7 +132,7 @@ class TestCheckout:
         assert "cancelled" in browser.get(checkout_url).text
         assert sandbox.user(user["email"])["balance"] == 1_000_000
 
-    def test_payment_cannot_be_forged_from_another_site(
+    def test_payment_form_needs_a_csrf_token(
         self, sandbox: Sandbox, user: dict[str, Any], browser: Visitor, checkout_url: str
     ) -> None:
         reply = browser.http.post(checkout_url, data={"decision": "pay"}, timeout=10)
@@ -162,7 +158,7 @@ class TestCheckout:
         ],
     )
     @pytest.mark.parametrize("field", ["success_url", "cancel_url"])
-    def test_return_urls_stay_with_the_app(
+    def test_return_url_of_another_origin_is_rejected(
         self, sandbox: Sandbox, tokens: dict[str, Any], field: str, url: Any
     ) -> None:
         body = CHECKOUT | {field: url}
@@ -172,19 +168,19 @@ class TestCheckout:
         assert field in error["message"]
 
     @pytest.mark.parametrize("package_id", ["nonsense", None, 5, ["starter"], {}])
-    def test_unknown_package(
+    def test_unknown_package_is_rejected(
         self, sandbox: Sandbox, tokens: dict[str, Any], package_id: Any
     ) -> None:
         body = CHECKOUT | {"package_id": package_id}
         reply = sandbox.post("/api/payments/checkout", tokens["access_token"], json=body)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
 
-    def test_needs_a_user(self, sandbox: Sandbox, app: App) -> None:
+    def test_checkout_needs_a_user_token(self, sandbox: Sandbox, app: App) -> None:
         assert sandbox.post("/api/payments/checkout", json=CHECKOUT).status_code == 401
         reply = sandbox.post("/api/payments/checkout", app.session_token, json=CHECKOUT)
         assert reply.status_code == 401
 
-    def test_unknown_page(self, browser: Visitor) -> None:
+    def test_unknown_checkout_returns_404(self, browser: Visitor) -> None:
         for path in ("/checkout/00000000-0000-0000-0000-000000000000", "/checkout/nonsense"):
             page = browser.get(path)
             assert page.status_code == 404
