@@ -111,7 +111,7 @@ def _configure(options: argparse.Namespace) -> None:
     django.setup()
 
 
-def _origin(host: str, port: int) -> str:
+def _build_origin(host: str, port: int) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -142,7 +142,7 @@ def _serve(host: str, port: int) -> int:
             )
         return _fail(f"cannot serve on {host}, port {port}: {error.strerror}.")
     try:
-        state.origin = _origin(host, server.server_port)
+        state.origin = _build_origin(host, server.server_port)
         call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
         seed()
         connections.close_all()  # from here on, only request threads use the database

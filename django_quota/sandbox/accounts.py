@@ -18,7 +18,7 @@ from . import ledger
 from .api import ApiError, bad_request, check_email, json_view, read_bearer_token, read_json
 from .models import Application, DeveloperSession, User
 from .seed import DEMO_PASSWORD, DEMO_USERS
-from .tokens import checksum, new_session_token
+from .tokens import checksum, generate_session_token
 
 __all__ = ["SignInView", "auth_login", "auth_logout", "auth_me", "register", "require_developer"]
 
@@ -76,7 +76,7 @@ def _read_credentials(request: HttpRequest) -> tuple[str, str]:
 
 
 def _create_session(user: User, status: int) -> JsonResponse:
-    token = new_session_token()
+    token = generate_session_token()
     session = DeveloperSession.objects.create(
         token_checksum=checksum(token), user=user, expires_at=timezone.now() + SESSION_LIFETIME
     )
@@ -105,7 +105,7 @@ def register(request: HttpRequest) -> JsonResponse:
     try:
         with transaction.atomic():
             user = User.objects.add(email, password)
-            ledger.adjust(user, WELCOME_CREDITS, "Welcome credits")
+            ledger.set_balance(user, WELCOME_CREDITS, "Welcome credits")
     except IntegrityError:
         raise ApiError(
             409,

@@ -98,7 +98,7 @@ class AuthorizeView(AuthorizationView):  # type: ignore[misc]  # the library is 
         return self.redirect(uri, application)
 
     def redirect(self, redirect_to: str, application: Application | None) -> HttpResponse:
-        """Redirect to the app. Codes and errors carry the issuer as ``iss`` (RFC 9207)."""
+        """Redirect to the app, with the issuer in the parameter ``iss`` (RFC 9207)."""
         uri = add_params_to_uri(redirect_to, [("iss", state.issuer)])
         response: HttpResponse = super().redirect(uri, application)
         return response
@@ -106,7 +106,7 @@ class AuthorizeView(AuthorizationView):  # type: ignore[misc]  # the library is 
     def error_response(
         self, error: OAuthToolkitError, application: Application | None, **kwargs: Any
     ) -> HttpResponse:
-        """Redirect to the app with the error, or show a page if the app cannot be trusted."""
+        """Redirect to the app with the error, or show a page if it has no valid redirect URI."""
         # Some errors of oauthlib have no redirect_uri, so it is unknown whether it is valid.
         if isinstance(error, FatalClientError) or not error.oauthlib_error.redirect_uri:
             return _authorize_error_page(self.request, error.oauthlib_error)

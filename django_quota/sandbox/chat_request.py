@@ -16,7 +16,7 @@ __all__ = ["ChatRequest", "read_chat_request"]
 DEFAULT_MAX_TOKENS = 1_024
 MAX_TOKENS = 1_000_000
 MAX_MESSAGES = 1_000
-#: Tokens added to each message, as OpenAI's format adds some to separate the messages.
+#: Tokens counted for each message in addition to its text, as OpenAI does.
 TOKENS_PER_MESSAGE = 4
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 MODEL_NAME = re.compile(r"(?:(?:openai|anthropic|google)/)?[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")

@@ -29,7 +29,7 @@ View = Callable[..., HttpResponse]
 def local_only(*methods: str) -> Callable[[View], View]:
     """Decorate a JSON view to accept requests from this machine only.
 
-    Browsers send ``Origin`` with requests that a page of another site makes. Such requests are
+    Requests that a browser sends for a page of another site have an ``Origin`` header; they are
     rejected, too.
     """
 
@@ -120,7 +120,7 @@ def _save_user(data: dict[str, Any]) -> tuple[User, bool]:
             user.email_verified = verified
         user.save(update_fields=["name", "email_verified", "password"])
         if balance is not None:
-            ledger.adjust(user, balance, "Set at /sandbox/users")
+            ledger.set_balance(user, balance, "Set at /sandbox/users")
             notify("balance.updated", user, None, new_balance=balance)
     return user, created
 

@@ -24,8 +24,8 @@ EXAMPLES_BY_FORMAT = {
 def make_example(schema: Any) -> Any:
     """Return a value that is valid for a JSON Schema.
 
-    Supports the keywords that tools commonly use and ignores the rest. An invalid schema gives
-    some value, too, instead of an error.
+    Supports the keywords that tools commonly use and ignores the rest. For an invalid schema,
+    returns some value instead of raising an error.
     """
     return _example(schema, schema, 0)
 
@@ -57,7 +57,7 @@ def _example_of_type(schema: dict[str, Any], root: dict[str, Any], depth: int) -
     if kind == "object":
         return _example_object(schema, root, depth)
     if kind == "array":
-        # Deep arrays stay empty if they may, so that examples stay small.
+        # Deeply nested arrays are empty unless minItems forbids it, to keep examples small.
         least = max(math.ceil(_read_number(schema, "minItems")), 1 if depth < MAX_DEPTH // 2 else 0)
         count = min(least, MAX_ARRAY_ITEMS)
         return [_example(schema.get("items"), root, depth + 1) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Changes of balances and reservations. No other module changes them."""
+"""Functions that change balances and reservations. No other module changes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.db.models import F
 
 from .models import Application, LedgerEntry, User
 
-__all__ = ["adjust", "credit", "release_reservations", "reserve", "settle"]
+__all__ = ["add_purchase", "release_reservations", "reserve", "set_balance", "settle"]
 
 
-def _move(
+def _change_balance(
     user: User,
     amount: int,
     kind: LedgerEntry.Kind,
@@ -33,18 +33,18 @@ def _move(
     return user.balance
 
 
-def adjust(user: User, balance: int, description: str = "") -> None:
+def set_balance(user: User, balance: int, description: str = "") -> None:
     """Set the balance in credits, and record the difference."""
     with transaction.atomic():
         user.refresh_from_db(fields=["balance"])
         if difference := balance - user.balance:
-            _move(user, difference, LedgerEntry.Kind.ADJUSTMENT, description)
+            _change_balance(user, difference, LedgerEntry.Kind.ADJUSTMENT, description)
 
 
-def credit(user: User, amount: int, description: str, application: Application) -> int:
+def add_purchase(user: User, amount: int, description: str, application: Application) -> int:
     """Add purchased credits and return the new balance."""
     with transaction.atomic():
-        return _move(user, amount, LedgerEntry.Kind.PURCHASE, description, application)
+        return _change_balance(user, amount, LedgerEntry.Kind.PURCHASE, description, application)
 
 
 def reserve(user_id: uuid.UUID, amount: int) -> bool:
@@ -66,7 +66,7 @@ def settle(
     with transaction.atomic():
         User.objects.filter(pk=user_id).update(reserved=F("reserved") - reserved)
         user = User.objects.get(pk=user_id)
-        after = _move(user, -cost, LedgerEntry.Kind.CHARGE, description, application)
+        after = _change_balance(user, -cost, LedgerEntry.Kind.CHARGE, description, application)
     return after + cost, after
 
 

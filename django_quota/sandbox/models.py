@@ -13,7 +13,7 @@ from jwcrypto import jwk
 from oauth2_provider.models import AbstractApplication
 from oauth2_provider.utils import jwk_from_pem
 
-from .tokens import checksum, new_client_id, new_client_secret
+from .tokens import checksum, generate_client_id, generate_client_secret
 
 __all__ = [
     "Application",
@@ -115,10 +115,10 @@ class Application(AbstractApplication):  # type: ignore[misc]  # the library is 
     @classmethod
     def add(cls, *, owner: User, public: bool = False, **fields: Any) -> tuple[Application, str]:
         """Create an app; return it and its client secret, which is "" for a public client."""
-        secret = "" if public else new_client_secret()
+        secret = "" if public else generate_client_secret()
         application = cls.objects.create(
             user=owner,
-            client_id=new_client_id(),
+            client_id=generate_client_id(),
             client_secret=secret,
             # The secret has 32 random bytes, so it needs no slow hash at every token request.
             hash_client_secret=False,

@@ -17,7 +17,7 @@ from .models import SigningKey
 from .scopes import SCOPES
 from .state import state
 from .tokens import checksum
-from .validators import CLAIM_SCOPES, identity_claims
+from .validators import CLAIM_SCOPES, get_identity_claims
 from .webhook_delivery import notify
 
 __all__ = ["QuotaTokenView", "RevokeView", "discovery", "jwks", "userinfo"]
@@ -179,7 +179,7 @@ def userinfo(request: HttpRequest) -> JsonResponse:
     scopes = set(token.scope.split())
     claims = {
         name: value
-        for name, value in identity_claims(token.user).items()
+        for name, value in get_identity_claims(token.user).items()
         if CLAIM_SCOPES[name] in scopes
     }
     has_wallet = bool(scopes & {"credits.read", "credits.spend"})

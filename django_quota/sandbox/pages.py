@@ -41,7 +41,7 @@ def avatar(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-def _respond(
+def _render_error(
     request: HttpRequest, status: int, code: str, title: str, message: str
 ) -> HttpResponse:
     """Return an error as a page for browsers, and as JSON for other clients."""
@@ -62,22 +62,22 @@ def error_page(request: HttpRequest, *, status: int = 400, **context: Any) -> Ht
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return a 404."""
     message = "There is nothing at this address."
-    return _respond(request, 404, "not_found", "Page not found", message)
+    return _render_error(request, 404, "not_found", "Page not found", message)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return a 400."""
     message = "The request is malformed."
-    return _respond(request, 400, "bad_request", "Bad request", message)
+    return _render_error(request, 400, "bad_request", "Bad request", message)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Return a 500."""
     message = "The sandbox failed. The terminal it runs in shows the error."
-    return _respond(request, 500, "internal_error", "Something went wrong", message)
+    return _render_error(request, 500, "internal_error", "Something went wrong", message)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Return a 403 for a form that is older than the session or comes from another site."""
     message = "This form has expired. Go back, reload the page and try again."
-    return _respond(request, 403, "form_expired", "This form has expired", message)
+    return _render_error(request, 403, "form_expired", "This form has expired", message)

@@ -27,4 +27,4 @@ def seed() -> None:
             continue
         with transaction.atomic():
             user = User.objects.add(email, DEMO_PASSWORD, name=name, email_verified=True)
-            ledger.adjust(user, credits, "Demo credits")
+            ledger.set_balance(user, credits, "Demo credits")

@@ -22,7 +22,7 @@ class QuietHandler(WSGIRequestHandler):
         """Do nothing: GET /sandbox/requests returns a log."""
 
     def handle(self) -> None:
-        """Serve a connection; ignore that the client closed it or stayed idle."""
+        """Serve a connection until the client closes it or it has been idle too long."""
         with contextlib.suppress(ConnectionError, TimeoutError):
             super().handle()
 

@@ -15,7 +15,7 @@ from .models import SigningKey
 __all__ = ["find_id_token", "override_claims"]
 
 
-def _verified(token: str) -> tuple[dict[str, Any], dict[str, Any], SigningKey] | None:
+def _verify_token(token: str) -> tuple[dict[str, Any], dict[str, Any], SigningKey] | None:
     """Return header, claims and key of a token, or None if none of our keys signed it."""
     try:
         parsed = jws.JWS()
@@ -33,8 +33,8 @@ def _verified(token: str) -> tuple[dict[str, Any], dict[str, Any], SigningKey] |
 
 
 def find_id_token(token: str) -> Any | None:
-    """Return the IDToken row of a token, even if it has expired; None for a foreign token."""
-    verified = _verified(token)
+    """Return the IDToken row of a token, even if expired; None if the sandbox did not sign it."""
+    verified = _verify_token(token)
     if verified is None:
         return None
     try:
@@ -46,7 +46,7 @@ def find_id_token(token: str) -> Any | None:
 
 def override_claims(token: str, overrides: dict[str, Any]) -> str:
     """Replace claims of a token and sign it again. A claim whose override is None is removed."""
-    verified = _verified(token)
+    verified = _verify_token(token)
     if verified is None:
         raise ValueError("The token is not signed by the sandbox.")
     header, claims, key = verified

@@ -8,35 +8,35 @@ from typing import Any
 
 __all__ = [
     "checksum",
-    "new_access_token",
-    "new_client_id",
-    "new_client_secret",
-    "new_refresh_token",
-    "new_session_token",
+    "generate_access_token",
+    "generate_client_id",
+    "generate_client_secret",
+    "generate_refresh_token",
+    "generate_session_token",
 ]
 
 
-def new_client_id() -> str:
+def generate_client_id() -> str:
     """Return a new client id."""
     return f"quota_client_{secrets.token_hex(16)}"
 
 
-def new_client_secret() -> str:
+def generate_client_secret() -> str:
     """Return a new client secret."""
     return f"quota_secret_{secrets.token_urlsafe(32)}"
 
 
-def new_session_token() -> str:
+def generate_session_token() -> str:
     """Return a new session token for a developer."""
     return f"sess_{secrets.token_urlsafe(32)}"
 
 
-def new_access_token(request: Any) -> str:
+def generate_access_token(request: Any) -> str:
     """Return a new access token; called by oauthlib."""
     return f"quota_token_{secrets.token_urlsafe(32)}"
 
 
-def new_refresh_token(request: Any) -> str:
+def generate_refresh_token(request: Any) -> str:
     """Return a new refresh token; called by oauthlib."""
     return f"quota_refresh_{secrets.token_urlsafe(32)}"
 

@@ -20,7 +20,7 @@ from .signing import find_id_token, override_claims
 from .state import state
 from .tokens import checksum
 
-__all__ = ["CLAIM_SCOPES", "QuotaOAuthLibCore", "QuotaValidator", "identity_claims"]
+__all__ = ["CLAIM_SCOPES", "QuotaOAuthLibCore", "QuotaValidator", "get_identity_claims"]
 
 #: The scope that allows a claim, by claim.
 CLAIM_SCOPES = {
@@ -32,8 +32,8 @@ CLAIM_SCOPES = {
 }
 
 
-def identity_claims(user: User) -> dict[str, Any]:
-    """Return all identity claims of a user, whatever the scopes."""
+def get_identity_claims(user: User) -> dict[str, Any]:
+    """Return all identity claims of a user, including those that no scope allows."""
     claims: dict[str, Any] = {"sub": str(user.pk)}
     if user.name:
         claims["name"] = user.name
@@ -107,7 +107,7 @@ class QuotaValidator(OAuth2Validator):  # type: ignore[misc]  # the library is u
 
     def get_additional_claims(self, request: Any) -> dict[str, Any]:
         """Return the identity claims for an id_token; the library filters them by scope."""
-        return identity_claims(request.user)
+        return get_identity_claims(request.user)
 
     def get_id_token_dictionary(self, token: Any, token_handler: Any, request: Any) -> Any:
         """Build an id_token with the lifetime that the knob sets."""
@@ -127,7 +127,7 @@ class QuotaValidator(OAuth2Validator):  # type: ignore[misc]  # the library is u
         return find_id_token(token)
 
     def rotate_refresh_token(self, request: Any) -> bool:
-        """Return what the knob says."""
+        """Return the value of the knob."""
         return state.knobs.rotate_refresh_tokens
 
     def validate_refresh_token(
@@ -146,7 +146,8 @@ class QuotaValidator(OAuth2Validator):  # type: ignore[misc]  # the library is u
     ) -> None:
         used = getattr(request, "refresh_token_instance", None)
         if used is not None and state.knobs.access_token_survives_refresh:
-            # Rotation deletes the access token that the refresh token points to.
+            # Rotation deletes the access token that the refresh token points to, so this removes
+            # the reference.
             get_refresh_token_model().objects.filter(pk=used.pk).update(access_token=None)
         new_access_token = token["access_token"]
         super()._save_bearer_token(token, request, *args, **kwargs)

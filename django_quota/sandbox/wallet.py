@@ -83,7 +83,7 @@ def packages(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"packages": listed})
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def _split_origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
 
@@ -95,9 +95,9 @@ def _read_return_url(data: dict[str, Any], field: str, application: Application)
     open redirect.
     """
     url = data.get(field)
-    allowed = {_origin(uri) for uri in application.redirect_uris.split()}
+    allowed = {_split_origin(uri) for uri in application.redirect_uris.split()}
     try:
-        known = isinstance(url, str) and url.isascii() and _origin(url) in allowed
+        known = isinstance(url, str) and url.isascii() and _split_origin(url) in allowed
     except ValueError:
         known = False
     if not known or not str(url).isprintable():
@@ -147,7 +147,7 @@ def checkout_page(request: HttpRequest, checkout_id: uuid.UUID) -> HttpResponse:
     return render(request, "quota_sandbox/checkout.html", context)
 
 
-def _close(checkout: Checkout, status: Checkout.Status) -> bool:
+def _close_checkout(checkout: Checkout, status: Checkout.Status) -> bool:
     """Set the final status; return False if another request did so first."""
     open_checkout = Checkout.objects.filter(pk=checkout.pk, status=Checkout.Status.OPEN)
     return bool(open_checkout.update(status=status))
@@ -155,12 +155,12 @@ def _close(checkout: Checkout, status: Checkout.Status) -> bool:
 
 def _pay(checkout: Checkout) -> None:
     with transaction.atomic():
-        if _close(checkout, Checkout.Status.PAID):
+        if _close_checkout(checkout, Checkout.Status.PAID):
             description = f"Package {checkout.package_id}"
             app = checkout.application
-            balance = ledger.credit(checkout.user, checkout.credits, description, app)
+            balance = ledger.add_purchase(checkout.user, checkout.credits, description, app)
             notify("balance.updated", checkout.user, app, new_balance=balance)
 
 
 def _cancel(checkout: Checkout) -> None:
-    _close(checkout, Checkout.Status.CANCELLED)
+    _close_checkout(checkout, Checkout.Status.CANCELLED)

@@ -1,4 +1,4 @@
-"""Delivery of webhook events: signed, in order, and retried if it fails."""
+"""Delivery of webhook events: signs them, posts them in a thread, and retries failures."""
 
 from __future__ import annotations
 
