@@ -88,7 +88,10 @@ CONTESTANTS = [
         ends=False,
     ),
     server(
-        "uWSGI --die-on-term", ("uwsgi",), f"{UWSGI} --module {WSGI} --die-on-term", lost=(WAIT,)
+        "uWSGI --die-on-term",
+        ("uwsgi",),
+        f"{UWSGI} --module {WSGI} --die-on-term",
+        lost=(LEAVE, WAIT),
     ),
     server(
         "uWSGI gracefully_kill_them_all",
