@@ -64,10 +64,15 @@ def new_reference() -> str:
 class QuotaError(Exception):
     """The base class of this package's exceptions.
 
-    `code` (str) is stable, machine readable and safe to show.
+    `code` (str) is stable, machine readable and safe to show. `http_status` (int) is the status of
+    our response to a request that raised it. `provider_code` (str) is Quota's own code, "" if it
+    gave none; `retry_after` (int) is in seconds, None if unknown.
     """
 
     code = "quota_error"
+    http_status = 502
+    provider_code = ""
+    retry_after: int | None = None
 
 
 def find_quota_error(error: BaseException | None) -> QuotaError | None:
@@ -92,6 +97,7 @@ class ConfigurationError(QuotaError, ImproperlyConfigured):
     """A setting is missing or wrong; the message names it and how to get a value."""
 
     code = "not_configured"
+    http_status = 503
 
 
 class IssuerMismatch(ConfigurationError):
@@ -112,6 +118,7 @@ class ProviderUnavailable(QuotaError):
     """
 
     code = "provider_unavailable"
+    http_status = 503
 
     def __init__(
         self, message: str, *, request_sent: bool = True, status: int | None = None
@@ -133,6 +140,7 @@ class RateLimited(ProviderUnavailable):
     """HTTP 429. `retry_after` is in seconds, None if Quota gave none (RFC 9110 section 10.2.3)."""
 
     code = "rate_limited"
+    http_status = 429
 
     def __init__(self, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message, status=429)
@@ -147,12 +155,14 @@ class ImpersonationRefused(QuotaError):
     """
 
     code = "impersonation_refused"
+    http_status = 403
 
 
 class NotConnected(QuotaError):
     """The user has no Quota wallet connected here: send them to `django_quota:start`."""
 
     code = "not_connected"
+    http_status = 401
 
 
 class ReauthenticationRequired(QuotaError):
@@ -162,6 +172,7 @@ class ReauthenticationRequired(QuotaError):
     """
 
     code = "reauthentication_required"
+    http_status = 401
 
     def __init__(self, message: str, *, provider_code: str = "") -> None:
         super().__init__(message)
@@ -175,6 +186,7 @@ class InsufficientScope(QuotaError):
     """
 
     code = "insufficient_scope"
+    http_status = 403
 
     def __init__(self, message: str, *, scope: str = "") -> None:
         super().__init__(message)
@@ -185,6 +197,7 @@ class InsufficientCredits(QuotaError):
     """The wallet cannot cover the call (HTTP 402): send the user to `django_quota:packages`."""
 
     code = "insufficient_credits"
+    http_status = 402
 
 
 class RequestRefused(QuotaError):
@@ -231,3 +244,32 @@ class RefreshImpossibleHere(QuotaError):
     """
 
     code = "refresh_impossible_here"
+    http_status = 503
+
+
+def error_for(
+    status: int | None, code: str, retry_after: int | None, *, scope: str = "", reason: str = ""
+) -> QuotaError:
+    """Return the error that a failed request to Quota's API means (quota-protocol section 9).
+
+    `status` is the HTTP status, None if there was no answer; `code` Quota's error code, `scope` the
+    scope that the request needs, and `reason` why the network failed; "" if unknown.
+    """
+    if status == 429:
+        return RateLimited("Quota is limiting our rate; try again later.", retry_after=retry_after)
+    if status == 402:
+        return InsufficientCredits("The wallet cannot cover this; let the user buy credits.")
+    if status == 403 and code == "insufficient_scope":
+        advice = "The user's token lacks a scope; let them sign in again."
+        return InsufficientScope(advice, scope=scope)
+    if status is not None and 400 <= status < 500:
+        return RequestRefused(
+            f"Quota refused the request: {f'HTTP {status} {code}'.rstrip()}.",
+            status=status,
+            provider_code=code,
+        )
+    known = reason or (f"HTTP {status}" if status else "")
+    details = f" ({known})" if known else ""
+    return ProviderUnavailable(
+        f"Quota gave no usable answer{details}; try again later.", status=status
+    )

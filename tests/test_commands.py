@@ -290,10 +290,10 @@ class TestCheck:
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail() -> None:
-            raise ProviderUnavailable("The AI call got no answer (connection refused).")
+            raise ProviderUnavailable("Quota gave no usable answer (connection refused).")
 
         monkeypatch.setattr(factory, "find_models", fail)
-        assert self.check()[-2].startswith("FAIL  AI calls: The AI call got no answer")
+        assert self.check()[-2].startswith("FAIL  AI calls: Quota gave no usable answer")
 
     def test_ai_calls_without_the_sdk(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,12 @@ from django_quota.exceptions import (
     MAX_WRAPPERS,
     ConfigurationError,
     InsufficientCredits,
+    InsufficientScope,
+    ProviderUnavailable,
+    QuotaError,
+    RateLimited,
+    RequestRefused,
+    error_for,
     find_quota_error,
 )
 from django_quota.middleware import QuotaMiddleware
@@ -132,3 +138,39 @@ def test_middleware_leaves_a_wrapped_mistake_of_the_developer_alone() -> None:
 
 def test_middleware_leaves_a_foreign_error_alone() -> None:
     assert respond(FrameworkError()) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (None, "", ProviderUnavailable),
+        (200, "", ProviderUnavailable),
+        (302, "", ProviderUnavailable),
+        (400, "bad_request", RequestRefused),
+        (401, "invalid_token", RequestRefused),
+        (402, "", InsufficientCredits),
+        (403, "insufficient_scope", InsufficientScope),
+        (403, "forbidden", RequestRefused),
+        (404, "", RequestRefused),
+        (429, "", RateLimited),
+        (500, "insufficient_scope", ProviderUnavailable),
+    ],
+)
+def test_error_for_a_status_is_that_of_the_table(
+    status: int | None, code: str, expected: type[QuotaError]
+) -> None:
+    assert type(error_for(status, code, None)) is expected
+
+
+def test_error_for_a_rate_limit_says_when_to_try_again() -> None:
+    assert error_for(429, "", 7).retry_after == 7
+
+
+def test_error_for_a_refusal_keeps_quotas_code() -> None:
+    assert error_for(400, "bad_request", None).provider_code == "bad_request"
+
+
+def test_error_for_a_missing_scope_names_it() -> None:
+    error = error_for(403, "insufficient_scope", None, scope="credits.spend")
+    assert isinstance(error, InsufficientScope)
+    assert error.scope == "credits.spend"

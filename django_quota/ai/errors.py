@@ -4,13 +4,10 @@ from openai import APIError, APIStatusError
 
 from django_quota.exceptions import (
     ConfigurationError,
-    InsufficientCredits,
-    InsufficientScope,
     ProviderUnavailable,
     QuotaError,
-    RateLimited,
     ReauthenticationRequired,
-    RequestRefused,
+    error_for,
 )
 from django_quota.oidc.network import fault
 from django_quota.oidc.transport import retry_after
@@ -33,6 +30,13 @@ _STATUS_OF_CODE = {
     "rate_limit": 429,
     "rate_limit_exceeded": 429,
 }
+_BAD_KEY = "Quota refuses this API key; check the developer's sk-quota-..."
+#: What a refusal means for a call paid by the developer, which no user can fix.
+_ADVICE_TO_DEVELOPER = {
+    401: _BAD_KEY,
+    402: "The developer's own wallet cannot cover this call; top it up.",
+    403: _BAD_KEY,
+}
 
 
 def translate(error: Exception, *, user_pays: bool) -> Exception:
@@ -44,7 +48,16 @@ def translate(error: Exception, *, user_pays: bool) -> Exception:
         return error.__cause__
     if not isinstance(error, APIError):
         return ProviderUnavailable("Quota's answer cannot be read; try again later.")
-    return _user_error(error) if user_pays else _developer_error(error)
+    status, code = _status(error), _code(error)
+    if not user_pays and status in _ADVICE_TO_DEVELOPER:
+        return ConfigurationError(_ADVICE_TO_DEVELOPER[status])
+    if user_pays and status == 401:
+        return ReauthenticationRequired(
+            "Quota refuses even a token it has just renewed; let the user sign in again.",
+            provider_code=code,
+        )
+    seconds = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
+    return error_for(status, code, seconds, scope="credits.spend", reason=fault(error))
 
 
 def cause_to_show(error: Exception) -> APIError | None:
@@ -59,50 +72,6 @@ def cause_to_show(error: Exception) -> APIError | None:
     return error if 400 <= status < 500 and status not in (401, 402, 403, 429) else None
 
 
-def _user_error(error: APIError) -> QuotaError:
-    """The error for a call paid by a user (quota-protocol section 9)."""
-    status = _status(error)
-    if status == 402:
-        return InsufficientCredits("The wallet cannot cover this call; let the user buy credits.")
-    if status == 403 and _code(error) == "insufficient_scope":
-        return InsufficientScope(
-            "The user's token may not spend; let them sign in again.", scope="credits.spend"
-        )
-    if status == 401:
-        return ReauthenticationRequired(
-            "Quota refuses even a token it has just renewed; let the user sign in again.",
-            provider_code=_code(error),
-        )
-    return _common_error(error)
-
-
-def _developer_error(error: APIError) -> QuotaError:
-    """The error for a call paid by the developer, which no user can fix."""
-    status = _status(error)
-    if status in (401, 403):
-        return ConfigurationError("Quota refuses this API key; check the developer's sk-quota-...")
-    if status == 402:
-        return ConfigurationError("The developer's own wallet cannot cover this call; top it up.")
-    return _common_error(error)
-
-
-def _common_error(error: APIError) -> QuotaError:
-    """The error that does not depend on who pays."""
-    status = _status(error)
-    if status == 429:
-        seconds = _retry_after_seconds(error)
-        return RateLimited("The rate limit is reached; try again later.", retry_after=seconds)
-    if status is not None and 400 <= status < 500:
-        return RequestRefused(
-            f"Quota refused the call (HTTP {status}).", status=status, provider_code=_code(error)
-        )
-    reason = fault(error)
-    details = f" ({reason})" if reason else ""
-    return ProviderUnavailable(
-        f"The AI call got no answer{details}; try again later.", status=status
-    )
-
-
 def _status(error: APIError) -> int | None:
     """The HTTP status; for an error in the middle of a stream, the status its code stands for."""
     status = error.status_code if isinstance(error, APIStatusError) else None
@@ -111,8 +80,3 @@ def _status(error: APIError) -> int | None:
 
 def _code(error: APIError) -> str:
     return error.code if isinstance(error.code, str) and error.code.isidentifier() else ""
-
-
-def _retry_after_seconds(error: APIError) -> int | None:
-    """Seconds from the Retry-After header; None for an error in the middle of a stream."""
-    return retry_after(error.response.headers) if isinstance(error, APIStatusError) else None

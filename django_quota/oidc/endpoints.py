@@ -14,17 +14,17 @@ from django_quota.exceptions import (
     ConfigurationError,
     ProviderUnavailable,
     QuotaError,
-    RateLimited,
     ReauthenticationRequired,
     RefreshRefused,
     SignInFailed,
+    error_for,
 )
 from django_quota.secret import Secret
 
 from . import id_token
 from .bounded_http import within
 from .discovery import metadata
-from .transport import Reply, call_api, retry_after, send_request
+from .transport import Reply, call_api, send_request
 
 #: Seconds, for a reply without a usable `expires_in`: the recipe's "typically one hour".
 DEFAULT_TOKEN_LIFETIME = 3600
@@ -159,7 +159,7 @@ def _refresh_error(reply: Reply) -> QuotaError:
     if code in _CLIENT_REFUSED:
         return ConfigurationError(reason)
     if status == 429:
-        return RateLimited(reason, retry_after=retry_after(reply.headers))
+        return error_for(status, code, reply.retry_after)
     if 400 <= status < 500 and status not in _TRY_AGAIN:
         return RefreshRefused(reason, status=status)
     return ProviderUnavailable(reason, status=status)

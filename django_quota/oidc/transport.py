@@ -21,14 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 from requests.auth import AuthBase
 
 from django_quota.conf import get_settings
-from django_quota.exceptions import (
-    InsufficientCredits,
-    InsufficientScope,
-    ProviderUnavailable,
-    QuotaError,
-    RateLimited,
-    RequestRefused,
-)
+from django_quota.exceptions import ProviderUnavailable, error_for
 
 from .bounded_http import MAX_REPLY_BYTES, BoundedAdapter, too_large, within
 from .network import fault, way_to
@@ -101,6 +94,11 @@ class Reply:
         code = error.get("code") if isinstance(error, dict) else error
         # Logs and exceptions repeat it, so only text that looks like a code is accepted.
         return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,64}", code) else ""
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds of `Retry-After`, None if not given."""
+        return retry_after(self.headers)
 
     @property
     def max_age(self) -> int | None:
@@ -188,35 +186,12 @@ def call_api(method: str, url: str, **options: Any) -> Reply:
 
     `options` are those of `send_request`.
 
-    Raises RateLimited (429), InsufficientCredits (402), InsufficientScope (403
-    `insufficient_scope`), RequestRefused (other 4xx), ProviderUnavailable (5xx, redirects, bodies
-    that are not a JSON object), and what `send_request` raises; quota-protocol section 9.
+    Raises what `error_for` returns for any other reply, and what `send_request` raises.
     """
     reply = send_request(method, url, **options)
     if reply.ok:
         return reply
-    raise _error_for(reply)
-
-
-def _error_for(reply: Reply) -> QuotaError:
-    status, code = reply.status, reply.error_code
-    if status == 429:
-        return RateLimited(
-            "Quota is limiting our rate; try again later.", retry_after=retry_after(reply.headers)
-        )
-    if status == 402:
-        return InsufficientCredits("The wallet cannot cover this; let the user buy credits.")
-    if status == 403 and code == "insufficient_scope":
-        return InsufficientScope("The user's token lacks a scope; let them sign in again.")
-    if 400 <= status < 500:
-        return RequestRefused(
-            f"Quota refused the request: HTTP {status} {code}".rstrip() + ".",
-            status=status,
-            provider_code=code,
-        )
-    return ProviderUnavailable(
-        f"Quota gave no usable answer (HTTP {status}); try again later.", status=status
-    )
+    raise error_for(reply.status, reply.error_code, reply.retry_after)
 
 
 def get_public(url: str) -> Reply:

@@ -14,16 +14,13 @@ from django.utils import timezone
 
 from django_quota import accounts
 from django_quota.exceptions import (
-    ConfigurationError,
     ImpersonationRefused,
     InsufficientCredits,
     InsufficientScope,
     NotConnected,
     ProviderUnavailable,
     QuotaError,
-    RateLimited,
     ReauthenticationRequired,
-    RefreshImpossibleHere,
     RefreshRefused,
     new_reference,
 )
@@ -122,11 +119,11 @@ def error_details(request: HttpRequest, error: QuotaError) -> ErrorDetails:
     reference = "" if isinstance(error, _FIXED_BY_PERSON) else _log_error(error)
     url, links = _url_and_links(request, error, reference)
     return ErrorDetails(
-        status=_status(error),
+        status=error.http_status,
         body={"error": messages.error_body(error, reference)}
         | {name: url_for_script(request, address) for name, address in links.items()},
         url=url,
-        headers=_headers(error),
+        headers={} if error.retry_after is None else {"Retry-After": str(error.retry_after)},
     )
 
 
@@ -213,20 +210,3 @@ def _is_granted(request: HttpRequest, scope: str) -> bool:
     """Return True if the user's token has `scope`, as far as Quota has told us."""
     row = QuotaToken.objects.for_user(user_of(request)).first()
     return row is not None and set(scope.split()) <= set(row.scope.split())
-
-
-def _status(error: QuotaError) -> int:
-    statuses: list[tuple[type[QuotaError] | tuple[type[QuotaError], ...], int]] = [
-        ((NotConnected, ReauthenticationRequired), 401),
-        (InsufficientCredits, 402),
-        ((InsufficientScope, ImpersonationRefused), 403),
-        (RateLimited, 429),
-        ((ProviderUnavailable, ConfigurationError, RefreshImpossibleHere), 503),
-    ]
-    return next((status for kinds, status in statuses if isinstance(error, kinds)), 502)
-
-
-def _headers(error: QuotaError) -> dict[str, str]:
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        return {"Retry-After": str(error.retry_after)}
-    return {}

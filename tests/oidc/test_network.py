@@ -250,13 +250,15 @@ class TestFault:
             error = refusal(client.models.list, ProviderUnavailable)
             assert "(timed out)" in str(error)
 
-    @pytest.mark.parametrize("reply", [HANG_UP, answer(status=500)])
-    def test_of_another_kind_is_not_guessed(self, reply: Any, settings: Any) -> None:
+    @pytest.mark.parametrize(
+        ("reply", "known"), [(HANG_UP, ""), (answer(status=500), " (HTTP 500)")]
+    )
+    def test_of_another_kind_is_not_guessed(self, reply: Any, known: str, settings: Any) -> None:
         with TinyServer() as quota:
             quota.on("/v1/models", reply)
             settings.QUOTA_BASE_URL = quota.origin
             error = refusal(lambda: ai_half(""), ProviderUnavailable)
-        assert str(error) == "The AI call got no answer; try again later."
+        assert str(error) == f"Quota gave no usable answer{known}; try again later."
 
     def test_is_found_behind_others(self) -> None:
         inner = ExceptionGroup("all attempts", [OSError("one"), ConnectionRefusedError()])

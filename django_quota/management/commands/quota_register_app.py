@@ -88,7 +88,7 @@ class Command(BaseCommand):
                 client_id=options["client_id"],
             )
         except QuotaError as error:
-            if getattr(error, "provider_code", "") == "invalid_scope":
+            if error.provider_code == "invalid_scope":
                 raise CommandError(_unknown_scope(app["allowed_scopes"] or [])) from None
             raise CommandError(
                 f"{error} Check that the session token is right, that the app is yours, and that "
