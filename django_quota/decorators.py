@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar, overload
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.decorators import login_not_required
 
 from .exceptions import ConfigurationError
@@ -35,23 +35,17 @@ def quota_required(view: Any = None, *, scopes: Iterable[str] = ()) -> Any:
 
 def _mark(view: Callable[..., Any], scopes: frozenset[str]) -> Any:
     """Mark `view` for QuotaMiddleware, and make it raise an error if the check was not done."""
-    wrapped: Any
+
+    @wraps(view)
+    def wrapped(request: Any, *args: Any, **kwargs: Any) -> Any:
+        _require_check(request, scopes)
+        return view(request, *args, **kwargs)
+
     if iscoroutinefunction(view):
-
-        @wraps(view)
-        async def wrapped(request: Any, *args: Any, **kwargs: Any) -> Any:
-            _require_check(request, scopes)
-            return await view(request, *args, **kwargs)
-
-    else:
-
-        @wraps(view)
-        def wrapped(request: Any, *args: Any, **kwargs: Any) -> Any:
-            _require_check(request, scopes)
-            return view(request, *args, **kwargs)
-
+        markcoroutinefunction(wrapped)
     # Of several decorators on one view, all scopes count.
-    wrapped.quota_scopes = scopes | getattr(view, "quota_scopes", frozenset())
+    scopes_of_all = scopes | getattr(view, "quota_scopes", frozenset())
+    wrapped.quota_scopes = scopes_of_all  # type: ignore[attr-defined]
     # LoginRequiredMiddleware would redirect a fetch() to a page. QuotaMiddleware requires the
     # sign-in itself, and without it the view does not run.
     return login_not_required(wrapped)

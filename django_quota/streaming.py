@@ -115,20 +115,22 @@ class EventStreamResponse(StreamingHttpResponse):
             await sync_to_async(self._recorder.finish)()
 
 
-def _abandon(source: Any, recorder: AnswerRecorder, loop: asyncio.AbstractEventLoop | None) -> None:
+def _abandon(*how: Any) -> None:
     """End a response that nobody read: its request was cancelled, or a middleware failed."""
-
-    def end() -> None:
-        try:
-            if loop is None:
-                end_stream(source)
-            elif not loop.is_closed():
-                asyncio.run_coroutine_threadsafe(aend_stream(source), loop)
-        finally:
-            recorder.finish()
-
     # In a thread, as the garbage collector may run this anywhere, also on the event loop.
-    threading.Thread(target=end, name="django_quota-abandoned").start()
+    threading.Thread(target=_end_abandoned, args=how, name="django_quota-abandoned").start()
+
+
+def _end_abandoned(
+    source: Any, recorder: AnswerRecorder, loop: asyncio.AbstractEventLoop | None
+) -> None:
+    try:
+        if loop is None:
+            end_stream(source)
+        elif not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(aend_stream(source), loop)
+    finally:
+        recorder.finish()
 
 
 def stream_response(

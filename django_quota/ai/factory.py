@@ -172,25 +172,22 @@ def _open_async_client(
     clients = _clients_module()
     from openai import DefaultAsyncHttpxClient
 
-    async def refuse_to_call() -> str:
-        return _refuse_to_call()
-
     pool = DefaultAsyncHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))
-
-    async def close_with_loop() -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            _async_clients.pop((base_url, way, loop), None)
-            await pool.aclose()
-
-    closer = close_with_loop()
+    closer = _close_with_loop(pool, (base_url, way, loop))
     with suppress(StopIteration):  # run it to its `yield`, without awaiting
         closer.__anext__().send(None)
     client = clients.AsyncWalletClient(
-        api_key=refuse_to_call, base_url=f"{base_url}/v1", max_retries=0, http_client=pool
+        api_key=_arefuse_to_call, base_url=f"{base_url}/v1", max_retries=0, http_client=pool
     )
     return client, closer
+
+
+async def _close_with_loop(pool: Any, key: Any) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        _async_clients.pop(key, None)
+        await pool.aclose()
 
 
 def find_models() -> None:
@@ -206,3 +203,7 @@ def find_models() -> None:
 
 def _refuse_to_call() -> str:
     raise NotConnected("This client has no user to bill.")
+
+
+async def _arefuse_to_call() -> str:
+    return _refuse_to_call()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from django.core.management.base import OutputWrapper
 
@@ -15,12 +16,12 @@ def progress_on(stream: OutputWrapper, unit: str) -> Iterator[Callable[[int, int
     if not stream.isatty():
         yield None
         return
-
-    def show(done: int, total: int) -> None:
-        stream.write(f"\r{done} of {total} {unit}", style_func=str, ending="")
-        stream.flush()
-
     try:
-        yield show
+        yield partial(_show, stream, unit)
     finally:
         stream.write("")
+
+
+def _show(stream: OutputWrapper, unit: str, done: int, total: int) -> None:
+    stream.write(f"\r{done} of {total} {unit}", style_func=str, ending="")
+    stream.flush()

@@ -95,26 +95,19 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
+        """Raise NewConnectionError if the deadline is too near to read a reply.
+
+        The name lookup and each address have time-outs of their own, so connecting can take longer
+        than the deadline. A refresh token that is not sent stays unspent.
+        """
         super().connect()
-        _require_time_to_send(self)
+        if _deadline.get() - time.monotonic() < MIN_SECONDS_TO_SEND:
+            raise urllib3.exceptions.NewConnectionError(self, "connected too late")
 
 
-class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Response
-
-    def connect(self) -> None:
-        super().connect()
-        _require_time_to_send(self)
-
-
-def _require_time_to_send(connection: urllib3.connection.HTTPConnection) -> None:
-    """Raise NewConnectionError if the deadline is too near to read a reply.
-
-    The name lookup and each address have time-outs of their own, so connecting can take longer
-    than the deadline. A refresh token that is not sent stays unspent.
-    """
-    if _deadline.get() - time.monotonic() < MIN_SECONDS_TO_SEND:
-        raise urllib3.exceptions.NewConnectionError(connection, "connected too late")
+class _HTTPSConnection(_HTTPConnection, urllib3.connection.HTTPSConnection):
+    """The same over TLS: in the method resolution order, urllib3's HTTPSConnection comes between
+    our class and its base."""
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

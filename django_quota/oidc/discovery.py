@@ -8,6 +8,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jwt
@@ -77,12 +78,12 @@ def metadata() -> Metadata:
     ProviderUnavailable.
     """
     settings = get_settings()
+    return _metadata.get((settings.base_url, settings.issuer), _fetch_metadata)
 
-    def fetch() -> tuple[Metadata, int | None]:
-        reply = get_public(f"{settings.base_url}/.well-known/openid-configuration")
-        return _checked_metadata(reply.json or {}), reply.max_age
 
-    return _metadata.get((settings.base_url, settings.issuer), fetch)
+def _fetch_metadata() -> tuple[Metadata, int | None]:
+    reply = get_public(f"{get_settings().base_url}/.well-known/openid-configuration")
+    return _checked_metadata(reply.json or {}), reply.max_age
 
 
 def _checked_metadata(document: dict[str, Any]) -> Metadata:
@@ -190,12 +191,12 @@ def published_keys(*, since: float = -math.inf) -> list[jwt.PyJWK]:
     in COOL_DOWN seconds. Raises what `metadata` raises.
     """
     uri = metadata().jwks_uri
+    return _keys.get(uri, partial(_fetch_keys, uri), since=since)
 
-    def fetch() -> tuple[list[jwt.PyJWK], int | None]:
-        reply = get_public(uri)
-        keys = id_token.usable_keys(reply.json or {})
-        if not keys:
-            raise ProviderUnavailable("Quota's key document holds no usable key; try again later.")
-        return keys, reply.max_age
 
-    return _keys.get(uri, fetch, since=since)
+def _fetch_keys(uri: str) -> tuple[list[jwt.PyJWK], int | None]:
+    reply = get_public(uri)
+    keys = id_token.usable_keys(reply.json or {})
+    if not keys:
+        raise ProviderUnavailable("Quota's key document holds no usable key; try again later.")
+    return keys, reply.max_age
