@@ -17,9 +17,10 @@ from django.urls import (
     reverse,
 )
 
+from django_quota.conf import Settings
 from django_quota.web.redirects import url_with
 
-from .common import is_path_of_subclass, valid_settings
+from .common import is_path_of_subclass
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
@@ -75,67 +76,51 @@ def _leads_to_view(match: ResolverMatch, pattern: URLPattern) -> bool:
     )
 
 
-def check_error_url() -> list[CheckMessage]:
+def check_error_url(quota: Settings) -> Iterator[CheckMessage]:
     """Check that QUOTA_ERROR_URL is a path or the name of a URL."""
-    quota = valid_settings()
-    if quota is None:
-        return []
     try:
         url_with(quota.error_url)
     except NoReverseMatch:
-        return [
-            Error(
-                f"QUOTA_ERROR_URL is {quota.error_url!r}, which is neither a path nor the "
-                "name of a URL of this project.",
-                hint='Is path("auth/quota/", include("django_quota.urls")) in your URLs? '
-                'Otherwise set QUOTA_ERROR_URL to a path such as "/".',
-                id="django_quota.E005",
-            )
-        ]
-    return []
+        yield Error(
+            f"QUOTA_ERROR_URL is {quota.error_url!r}, which is neither a path nor the "
+            "name of a URL of this project.",
+            hint='Is path("auth/quota/", include("django_quota.urls")) in your URLs? '
+            'Otherwise set QUOTA_ERROR_URL to a path such as "/".',
+            id="django_quota.E005",
+        )
 
 
-def check_error_page() -> list[CheckMessage]:
+def check_error_page(quota: Settings) -> Iterator[CheckMessage]:
     """Check that LoginRequiredMiddleware does not hide the error page from anonymous visitors."""
     if not any(is_path_of_subclass(path, LoginRequiredMiddleware) for path in settings.MIDDLEWARE):
-        return []
-    quota = valid_settings()
-    if quota is None:
-        return []
+        return
     try:
         url = urlsplit(url_with(quota.error_url))
         page = resolve("/" + url.path.removeprefix(get_script_prefix()).lstrip("/"))
     except (NoReverseMatch, Resolver404):
-        return []  # check_error_url reports it, or the page is on another server
+        return  # check_error_url reports it, or the page is on another server
     if url.netloc or not getattr(page.func, "login_required", True):
-        return []
-    return [
-        Warning(
-            f"QUOTA_ERROR_URL is {quota.error_url!r}, a page that LoginRequiredMiddleware shows "
-            "only to users who are signed in: people whose sign-in failed cannot read the reason.",
-            hint="Mark its view with @login_not_required, or leave QUOTA_ERROR_URL out: the "
-            "package's own page is marked.",
-            id="django_quota.W006",
-        )
-    ]
+        return
+    yield Warning(
+        f"QUOTA_ERROR_URL is {quota.error_url!r}, a page that LoginRequiredMiddleware shows "
+        "only to users who are signed in: people whose sign-in failed cannot read the reason.",
+        hint="Mark its view with @login_not_required, or leave QUOTA_ERROR_URL out: the "
+        "package's own page is marked.",
+        id="django_quota.W006",
+    )
 
 
-def check_next_hosts() -> list[CheckMessage]:
+def check_next_hosts(quota: Settings) -> Iterator[CheckMessage]:
     """Check the return to other hosts, where one callback serves hosts that share a session."""
-    quota = valid_settings()
-    if quota is None:
-        return []
     if not quota.redirect_uri or not settings.SESSION_COOKIE_DOMAIN or quota.allowed_next_hosts:
-        return []
+        return
     callback = urlsplit(quota.redirect_uri).hostname
     if all(host in (callback, *LOCAL_HOSTS) for host in settings.ALLOWED_HOSTS):
-        return []
-    return [
-        Warning(
-            f"People who sign in on another host of ALLOWED_HOSTS end on {callback}, the host of "
-            "QUOTA_REDIRECT_URI.",
-            hint="Name in QUOTA_ALLOWED_NEXT_HOSTS the hosts that people may be sent back to, such "
-            f"as [{settings.SESSION_COOKIE_DOMAIN!r}].",
-            id="django_quota.W007",
-        )
-    ]
+        return
+    yield Warning(
+        f"People who sign in on another host of ALLOWED_HOSTS end on {callback}, the host of "
+        "QUOTA_REDIRECT_URI.",
+        hint="Name in QUOTA_ALLOWED_NEXT_HOSTS the hosts that people may be sent back to, such "
+        f"as [{settings.SESSION_COOKIE_DOMAIN!r}].",
+        id="django_quota.W007",
+    )

@@ -1,5 +1,6 @@
 """Checks of the users that a first sign-in creates."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
@@ -13,42 +14,36 @@ from django.utils.module_loading import import_string
 
 from django_quota.accounts import email_column, username_for
 from django_quota.backends import QuotaBackend
+from django_quota.conf import Settings
 
-from .common import is_path_of_subclass, valid_settings
+from .common import is_path_of_subclass
 
 
-def check_user_model() -> list[CheckMessage]:
+def check_user_model(quota: Settings) -> Iterator[CheckMessage]:
     """Check that this package can create a user, unless the project's own backend does."""
-    quota = valid_settings()
-    if quota is None or not quota.create_user or not _package_creates_users():
-        return []
+    if not quota.create_user or not _package_creates_users():
+        return
     model = get_user_model()
     username: Any = model._meta.get_field(model.USERNAME_FIELD)
-    messages: list[CheckMessage] = []
     try:
         username.to_python(username_for("sub"))
     except ValidationError:
-        messages.append(
-            Warning(
-                f"{model.__name__}.{username.name}, its USERNAME_FIELD, takes no text, so a first "
-                "sign-in cannot create a user: it ends in account_conflict.",
-                hint="Override get_username or create_user in a subclass of QuotaBackend, or set "
-                "QUOTA_CREATE_USER = False.",
-                id="django_quota.W011",
-            )
+        yield Warning(
+            f"{model.__name__}.{username.name}, its USERNAME_FIELD, takes no text, so a first "
+            "sign-in cannot create a user: it ends in account_conflict.",
+            hint="Override get_username or create_user in a subclass of QuotaBackend, or set "
+            "QUOTA_CREATE_USER = False.",
+            id="django_quota.W011",
         )
     email = email_column(model)
     if isinstance(username, EmailField) and email is not None and email.name != username.name:
-        messages.append(
-            Warning(
-                f"{model.__name__} has two e-mail addresses: Quota's verified address is stored in "
-                f"{email.name} (EMAIL_FIELD), and {username.name} (USERNAME_FIELD) gets a "
-                "generated name that is not an address.",
-                hint="Override get_username in a subclass of QuotaBackend.",
-                id="django_quota.W012",
-            )
+        yield Warning(
+            f"{model.__name__} has two e-mail addresses: Quota's verified address is stored in "
+            f"{email.name} (EMAIL_FIELD), and {username.name} (USERNAME_FIELD) gets a "
+            "generated name that is not an address.",
+            hint="Override get_username in a subclass of QuotaBackend.",
+            id="django_quota.W012",
         )
-    return messages
 
 
 def _package_creates_users() -> bool:
@@ -59,18 +54,14 @@ def _package_creates_users() -> bool:
     return any((backend.get_username, backend.create_user) == ours for backend in backends)
 
 
-def check_sign_up() -> list[CheckMessage]:
+def check_sign_up(quota: Settings) -> Iterator[CheckMessage]:
     """Check that a site that is closed to new users does not create one at a first sign-in."""
-    quota = valid_settings()
-    if quota is None or not quota.create_user or not _is_sign_up_closed():
-        return []
-    return [
-        Warning(
+    if quota.create_user and _is_sign_up_closed():
+        yield Warning(
             "Sign-up is closed on this site, but a first sign-in with Quota creates a user.",
             hint="Set QUOTA_CREATE_USER = False, or silence this check if that is intended.",
             id="django_quota.W013",
         )
-    ]
 
 
 def _is_sign_up_closed() -> bool:
