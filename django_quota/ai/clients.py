@@ -24,8 +24,6 @@ from .auth import AsyncWalletKey, BearerAuth, WalletKey
 from .errors import CALL_ERRORS, READING_ERRORS, cause_to_show, translate
 from .sdk_http import httpx
 
-__all__ = ["AsyncWalletClient", "AsyncWalletKey", "WalletClient", "WalletKey"]
-
 logger = logging.getLogger("django_quota.openai_clients")
 T = TypeVar("T")
 
@@ -111,6 +109,9 @@ class AsyncWalletStream(AsyncStream[T]):
 class WalletClient(_IsolatedClient, OpenAI):
     """An `openai.OpenAI` that uses only its arguments."""
 
+    #: The class of its `api_key`, if a user pays.
+    key_class = WalletKey
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         # For `client.post(..., stream=True)`, which names no class.
@@ -158,6 +159,8 @@ class WalletClient(_IsolatedClient, OpenAI):
 
 class AsyncWalletClient(_IsolatedClient, AsyncOpenAI):
     """An `openai.AsyncOpenAI` that uses only its arguments."""
+
+    key_class = AsyncWalletKey
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -39,7 +39,7 @@ def openai_client(user: Any) -> "OpenAI":
     """
     clients = _clients_module()
     _require_user(user)
-    return _client().with_options(api_key=clients.WalletKey(user))
+    return _client().with_options(api_key=clients.WalletClient.key_class(user))
 
 
 def async_openai_client(user: Any) -> "AsyncOpenAI":
@@ -49,7 +49,7 @@ def async_openai_client(user: Any) -> "AsyncOpenAI":
     """
     clients = _clients_module()
     _require_user(user)
-    return _async_client().with_options(api_key=clients.AsyncWalletKey(user))
+    return _async_client().with_options(api_key=clients.AsyncWalletClient.key_class(user))
 
 
 def developer_client(api_key: str) -> "OpenAI":

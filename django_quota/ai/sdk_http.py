@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from django_quota.exceptions import ConfigurationError
 
-__all__ = ["SUPPORTED", "httpx"]
+__all__ = ["httpx"]
 
 #: The same range as the extra `ai` in pyproject.toml. Before 2.34 the SDK asks for the key in
 #: another way; release 4 may drop private names that tests/ai/test_sdk_names.py lists.
