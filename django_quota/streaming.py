@@ -10,7 +10,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -22,9 +22,7 @@ from .web import answer_recorder, keepalive
 from .web.answer_recorder import AnswerRecorder
 from .web.closing import (
     aend_stream,
-    aending_stream,
     end_stream,
-    ending_stream,
     is_asynchronous,
     running_loop,
 )
@@ -201,8 +199,9 @@ def _events(recorder: AnswerRecorder, stream: Any) -> Iterator[str]:
         return
     try:
         answer_recorder.close_idle_connections()
-        with ending_stream(stream), closing(keepalive.read_chunks(stream)) as chunks:
-            for chunk in chunks:
+        with ExitStack() as ends:
+            ends.callback(end_stream, stream)
+            for chunk in ends.enter_context(closing(keepalive.read_chunks(stream))):
                 if event := recorder.event_of(chunk):
                     yield event
         yield recorder.done_event()
@@ -217,7 +216,9 @@ async def _aevents(recorder: AnswerRecorder, stream: Any) -> AsyncIterator[str]:
     # Beside the call, so that it does not delay the first word.
     closing_task = asyncio.create_task(sync_to_async(answer_recorder.close_idle_connections)())
     try:
-        async with aending_stream(stream), aclosing(keepalive.aread_chunks(stream)) as chunks:
+        async with AsyncExitStack() as ends:
+            ends.push_async_callback(aend_stream, stream)
+            chunks = await ends.enter_async_context(aclosing(keepalive.aread_chunks(stream)))
             async for chunk in chunks:
                 if event := recorder.event_of(chunk):
                     yield event

@@ -137,32 +137,21 @@ def send_request(
         connect, read = get_settings().timeout
         timeout = (min(connect, seconds), min(read, seconds))
         auth = _Authorization(bearer, basic)
-        return _send(method, url, timeout, auth=auth, form=form, json_body=json_body)
+        return _send(method, url, data=form, json=json_body, auth=auth, timeout=timeout)
 
 
 @sensitive_variables()
-def _send(
-    method: str,
-    url: str,
-    timeout: tuple[float, float],
-    *,
-    auth: AuthBase,
-    form: dict[str, str] | None,
-    json_body: dict[str, Any] | None,
-) -> Reply:
+def _send(method: str, url: str, **options: Any) -> Reply:
     try:
         way = way_to(url)
         with _session().request(
             method,
             url,
-            data=form,
-            json=json_body,
-            auth=auth,
-            timeout=timeout,
             proxies={"all": way.proxy} if way.proxy else {},
             verify=way.ca,
             allow_redirects=False,  # a redirect of a token request would carry the client secret
             stream=True,
+            **options,
         ) as response:
             return Reply(
                 status=response.status_code,

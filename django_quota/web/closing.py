@@ -7,8 +7,8 @@ Only its public attributes are read here.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any
 
@@ -118,21 +118,3 @@ def _logging_errors() -> Iterator[None]:
         yield
     except Exception as error:
         logger.warning("a stream was not closed as it should be", exc_info=error)
-
-
-@contextmanager
-def ending_stream(stream: Any) -> Iterator[None]:
-    """Call `end_stream` at the end of a block."""
-    try:
-        yield
-    finally:
-        end_stream(stream)
-
-
-@asynccontextmanager
-async def aending_stream(stream: Any) -> AsyncIterator[None]:
-    """Await `aend_stream` at the end of a block."""
-    try:
-        yield
-    finally:
-        await aend_stream(stream)
