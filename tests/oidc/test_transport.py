@@ -23,7 +23,7 @@ from django_quota.exceptions import (
     RateLimited,
     RequestRefused,
 )
-from django_quota.oidc import transport
+from django_quota.oidc import bounded_http, transport
 from django_quota.oidc.transport import (
     MAX_REPLY_BYTES,
     Reply,
@@ -33,6 +33,7 @@ from django_quota.oidc.transport import (
     within,
 )
 from tests.helpers import programs
+from tests.helpers.certificates import certificate
 from tests.shown import shown
 from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
 
@@ -343,6 +344,52 @@ class TestWithin:
             thread.join()
 
         assert found == [200]
+
+
+@pytest.fixture(params=["http", "https"])
+def each_server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TinyServer]:
+    tls = None
+    if request.param == "https":
+        made = certificate("127.0.0.1")
+        (tmp_path / "ca.pem").write_bytes(made.public)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        tls = made.server_context(tmp_path)
+    with TinyServer(tls) as running:
+        yield running
+    transport._session().close()
+
+
+class TestLimitsOfAConnection:
+    """They are the same over TLS."""
+
+    def test_reply_within_them_is_read(self, each_server: TinyServer) -> None:
+        each_server.on("/", json_answer({"a": 1}))
+
+        assert send_request("GET", f"{each_server.origin}/").json == {"a": 1}
+
+    def test_reply_that_drips_past_the_deadline_is_not_read_to_its_end(
+        self, each_server: TinyServer
+    ) -> None:
+        body = b'{"a": 1}'.ljust(60)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n"
+        each_server.on("/", Answer(head=head, rest=body, pause=0.05))
+
+        with within(0.5):
+            error = failure("GET", f"{each_server.origin}/")
+        assert error.request_sent is True
+
+    def test_request_is_not_sent_over_a_connection_that_was_made_too_late(
+        self, each_server: TinyServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A refresh token that is not sent stays unspent."""
+        monkeypatch.setattr(bounded_http, "MIN_SECONDS_TO_SEND", 60)
+
+        error = failure("POST", f"{each_server.origin}/", form=FORM)
+
+        assert error.request_sent is False
+        assert each_server.requests == []
 
 
 class TestReadTimeout:
