@@ -402,6 +402,16 @@ class TestErrors:
                 factory.openai_client(user).chat.completions.create(**HELLO)
         assert (caught.value.status, caught.value.provider_code) == (403, "forbidden")
 
+    def test_missing_scope_is_named(self, user: Any, settings: Any) -> None:
+        """So that the person is asked for it."""
+        with TinyServer() as quota:
+            refusal = b'{"error": {"code": "insufficient_scope", "message": "x"}}'
+            quota.on("/v1/chat/completions", answer(refusal, status=403))
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(InsufficientScope) as caught:
+                factory.openai_client(user).chat.completions.create(**HELLO)
+        assert caught.value.scope == "credits.spend"
+
     def test_retry_after_is_kept(self, user: Any, settings: Any) -> None:
         with TinyServer() as quota:
             quota.on("/v1/chat/completions", answer(b"{}", status=429, Retry_After="7"))
