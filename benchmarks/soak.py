@@ -7,8 +7,9 @@ in, many of them twice; meanwhile Quota hangs, workers are killed, servers are r
 rotated. `benchmarks/soaking` has the parts.
 
 Prints what was counted, and what the servers took up each minute. Exit code 1 if a pair of tokens
-was lost, somebody else's wallet paid, a webhook was handled twice or never, or a paid call has no
-record. What was in the hands of a process that was killed is excused, and counted apart.
+was lost, a refresh token was sent twice, somebody else's wallet paid, a webhook was handled twice
+or never, or a paid call has no record. What was in the hands of a process that was killed is
+excused, and counted apart.
 """
 
 from __future__ import annotations
@@ -232,6 +233,7 @@ class Soak:
             records = recorded_calls()
         verdict: dict[str, list[Any]] = {
             "pairs lost by us": self.lost(kept),
+            "tokens spent twice": self.reused(),
             "wallets mixed up": [*self.mixed_calls(), *self.visitors.mixed, *mixed_rows],
             "webhooks handled twice": self.doubles(),
             "webhooks never handled": self.missing_events(),
@@ -265,6 +267,14 @@ class Soak:
     def lost(self, kept: set[str]) -> list[Grant]:
         return [
             grant for grant in self.gone(kept) if not self.excuses(grant.owner, grant.answered_at)
+        ]
+
+    def reused(self) -> list[Grant]:
+        """Grants that ended because we sent a refresh token that had been spent."""
+        return [
+            grant
+            for grant in self.quota.books.grants.values()
+            if grant.ended_by == "reused" and not self.excuses(grant.owner, grant.answered_at)
         ]
 
     def mixed_calls(self) -> list[Call]:
