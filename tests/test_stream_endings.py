@@ -27,6 +27,7 @@ from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
 from tests import urls_streaming
 from tests.helpers import streams
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.sandbox_client import Person
@@ -115,7 +116,7 @@ def wait_for_abandoned() -> None:
 @pytest.fixture
 def shown(user: Any) -> None:
     """A balance that a call may have made wrong."""
-    purchases.keep_balance(user, purchases.Balance(credits=1), as_of=9e9)
+    cache_balance(user, 1)
 
 
 def billed() -> list[tuple[Any, int | None, bool]]:
@@ -416,7 +417,7 @@ def test_who_pays_is_billed(
 
 
 def test_what_the_developer_pays_is_nobodys(upstream: Upstream, person: Person, user: Any) -> None:
-    purchases.keep_balance(user, purchases.Balance(credits=7), as_of=9e9)
+    cache_balance(user, 7)
     upstream.say(chunk("all"), last(**QUOTA))
     upstream.end()
     found = events(person.client.get("/paid-by-us").getvalue().decode())

@@ -21,6 +21,7 @@ from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
 from django_quota.web import answer_recorder
 from django_quota.web.answer_recorder import AnswerRecorder
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.sandbox_client import Person
@@ -92,7 +93,7 @@ class TestUnderAsgi:
     def test_a_browser_that_goes_away_ends_it_upstream(
         self, upstream: Upstream, person: Person, user: Any, view: str
     ) -> None:
-        purchases.keep_balance(user, purchases.Balance(credits=1), as_of=9e9)
+        cache_balance(user, 1)
 
         async def leave() -> None:
             browser = AsgiRequest(person, view)
@@ -111,7 +112,7 @@ class TestUnderAsgi:
     def test_a_browser_that_never_read_a_word(
         self, upstream: Upstream, person: Person, user: Any, view: str
     ) -> None:
-        purchases.keep_balance(user, purchases.Balance(credits=1), as_of=9e9)
+        cache_balance(user, 1)
 
         async def leave() -> None:
             browser = AsgiRequest(person, view)
@@ -253,7 +254,7 @@ class TestUnderWsgi:
         self, upstream: Upstream, person: Person, user: Any
     ) -> None:
         """Not even its first word; a server then closes the response, and no more."""
-        purchases.keep_balance(user, purchases.Balance(credits=1), as_of=9e9)
+        cache_balance(user, 1)
         person.client.get("/stream").close()
         assert upstream.hung_up.wait(20)
         assert kept_balance(user) is None  # it may have cost something
@@ -267,7 +268,7 @@ class TestUnderWsgi:
     def test_an_answer_that_does_not_say_what_it_cost(
         self, upstream: Upstream, person: Person, user: Any
     ) -> None:
-        purchases.keep_balance(user, purchases.Balance(credits=7), as_of=9e9)
+        cache_balance(user, 7)
         upstream.say(chunk("all"), chunk(finish="stop"))
         upstream.end()
         (_, (kind, data)) = events(person.client.get("/stream").getvalue().decode())

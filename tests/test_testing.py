@@ -66,8 +66,8 @@ class TestWithIt:
         assert sandbox.requests() == ["POST /oauth/token"]
 
     def test_behind_a_page_too(self, expired: Any, sandbox: Sandbox) -> None:
-        state, balance = purchases.balance_for_page(expired)
-        assert state == "available" and balance is not None
+        shown = purchases.balance_for_page(expired)
+        assert shown.state == "available" and shown.balance is not None
         assert sandbox.requests() == ["POST /oauth/token", "GET /v1/balance"]
 
 

@@ -8,7 +8,6 @@ import gc
 import pickle
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -31,10 +30,10 @@ from django_quota.models import ProviderAccount, UsageRecord
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.streaming import stream_response
 from django_quota.tokens import storing
-from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
 from django_quota.wallet.usage import noted_payer
 from django_quota.web import closing
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.helpers.wrapped import SHAPES, OpenTelemetry, generator
@@ -134,7 +133,7 @@ def user(settings: Any) -> Any:
         scope="credits.read credits.spend",
     )
     storing.store(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
-    purchases.keep_balance(user, purchases.Balance(credits=1_000_000), as_of=time.time() - 10)
+    cache_balance(user, 1_000_000)
     return user
 
 

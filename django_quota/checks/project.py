@@ -131,8 +131,8 @@ def _check_cache() -> Iterator[CheckMessage]:
     backend = _default_cache()
     if any(is_path_of_subclass(backend, kind) for kind in (FileBasedCache, DummyCache)):
         yield Warning(
-            f"The `add` of the default cache, {backend}, is not atomic: a double click may begin "
-            "two purchases, and an older balance may replace a newer one.",
+            f"The `add` of the default cache, {backend}, is not atomic: after two simultaneous AI "
+            "calls, pages may show the older balance.",
             hint="Use Redis or Memcached as the default of CACHES, at least in production.",
             id="django_quota.W005",
         )

@@ -12,11 +12,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from django_quota import accounts, money
-from django_quota.wallet import purchases
 from django_quota.web import messages
 from django_quota.web.current import CurrentQuota
 from django_quota.web.redirects import url_with
-from django_quota.web.responses import mark_personal
 
 register = template.Library()
 
@@ -62,15 +60,14 @@ def quota_sign_out(
 def quota_balance(context: Context) -> dict[str, Any]:
     """The user's balance, and whether it is low (QUOTA_LOW_BALANCE); nothing if no wallet is
     connected; "unavailable" while Quota is down. No cache keeps the page of a signed-in user."""
-    request, current = context.get("request"), getattr(context.get("request"), "quota", None)
-    if isinstance(current, CurrentQuota):  # an async view may have awaited it already
-        state, balance = current.balance_state, current.balance
-    else:
-        user = _user(context)
-        if request is not None and user.is_authenticated:
-            mark_personal(request)
-        state, balance = purchases.balance_for_page(user)
-    return {"state": state, "balance": balance, "url": reverse("django_quota:balance")}
+    request = context.get("request")
+    if request is None or not hasattr(request, "user"):
+        return {"state": ""}
+    current = getattr(request, "quota", None)  # an async view may have awaited its balance already
+    if not isinstance(current, CurrentQuota):
+        current = CurrentQuota(request)
+    url = reverse("django_quota:balance")
+    return {"state": current.balance_state, "balance": current.balance, "url": url}
 
 
 @register.inclusion_tag("django_quota/tags/buy_credits.html")

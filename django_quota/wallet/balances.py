@@ -1,10 +1,12 @@
-"""The cached balance. An older balance never replaces a newer one.
+"""The balance of a wallet, and Django's cache of it.
 
-A balance comes from three sources, in any order: a request for it, the reply to an AI call, and a
-webhook.
+Each wallet has a version in the cache: a random name, under which its balance is cached. Whoever
+learns of a change writes a new version, so the answer to an earlier request is cached where nobody
+looks for it. No lock and no order of writes is needed for that.
 """
 
 import time
+import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,9 +17,8 @@ from django_quota.tokens.lookup import wallet_of
 
 from . import caching
 
-#: Two balances that are fewer seconds apart may be in either order: clocks differ, and so do the
-#: times that two replies need.
-MIN_SECONDS_APART = 3
+#: The replies of two calls that are fewer seconds apart may be in either order.
+MIN_SECONDS_APART = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,91 +49,96 @@ class Balance:
         return "low" if self.credits < get_settings().low_balance else "available"
 
 
-def _key(user: Any, *, anew: bool = False) -> str:
-    return f"django_quota.balance.{wallet_of(user, anew=anew)}"
+@dataclass(frozen=True, kw_only=True)
+class PageBalance:
+    """What a page shows of a wallet: its balance, or why there is none.
+
+    `state` is `Balance.state` ("available", "low" or "no_wallet"), or "unavailable" while Quota
+    cannot be asked, or "" for a user who is not connected. The last two have no balance.
+    """
+
+    state: str
+    balance: Balance | None = None
+
+
+UNAVAILABLE = PageBalance(state="unavailable")
+NOT_CONNECTED = PageBalance(state="")
 
 
 def kept_balance(user: Any) -> Balance | None:
     """Return the cached balance, at most QUOTA_BALANCE_TTL (30) seconds old; None if unknown."""
-    kept = caching.get(_key(user))
+    version = caching.get(_key(user))
+    kept = caching.get(_balance_key(version)) if isinstance(version, str) else None
     credits = kept.get("credits", "") if isinstance(kept, dict) else ""
     return Balance(credits=credits) if credits is None or type(credits) is int else None
 
 
-def keep_balance(
-    user: Any,
-    balance: Balance,
-    *,
-    as_of: float,
-    until: float | None = None,
-    by_quota_clock: bool = False,
-    charged: bool = False,
-) -> None:
-    """Cache `balance`, unless the cached one is newer than `as_of` (Unix time).
+def begin_request(user: Any) -> str:
+    """Return the version under which to cache the balance that Quota is asked for now."""
+    key = _key(user)
+    _note_news(key)
+    version = caching.get(key)
+    return version if isinstance(version, str) else _write_version(key)
 
-    For a balance that was requested, `as_of` is the time of the request and `until` that of the
-    reply: the balance was right at some moment between them. For a balance after an AI call
-    (`charged`), `as_of` is the time of the reply. With `by_quota_clock`, `as_of` is by Quota's
-    clock, not by ours. If either balance may be the newer one, the next reader asks Quota.
+
+def keep_balance(version: str, balance: Balance, *, age: float = 0) -> None:
+    """Cache the answer of Quota to a request that began `age` seconds ago with `begin_request`.
+
+    Nobody will see it if the balance has changed since.
     """
-    entry = {"credits": balance.credits, "by_quota_clock": by_quota_clock, "charged": charged}
-    _save(_key(user), entry, as_of, as_of if until is None else until)
+    seconds = get_settings().balance_ttl - age
+    caching.keep(_balance_key(version), {"credits": balance.credits}, seconds)
+
+
+def keep_balance_after_call(user: Any, balance: Balance, *, arrived_at: float) -> None:
+    """Cache the balance in the reply to an AI call, if no newer one can be known.
+
+    `arrived_at` is the time of the reply's arrival (Unix time). If another reply is recorded at
+    about the same time, either may be the newer one, so the next reader asks Quota.
+    """
+    key, seconds = _key(user), 2 * MIN_SECONDS_APART
+    version = _write_version(key)
+    is_alone = caching.claim(f"{key}.call", seconds)
+    is_late = not 0 <= time.time() - arrived_at < MIN_SECONDS_APART
+    if is_alone and not is_late and _latest_news(key) <= arrived_at:
+        keep_balance(version, balance)
+    else:
+        # Claim for longer first: another reply either fails to claim, or has its version replaced.
+        caching.keep(f"{key}.call", True, seconds)
+        _write_version(key)
 
 
 def forget_balance(user: Any) -> None:
     """Drop the cached balance, so that the next reader asks Quota.
 
-    A balance that was requested before this call is not cached either when it arrives.
+    A balance that was requested before this call is not shown either when it arrives.
     """
-    now = time.time()
     # The user may have connected another wallet since this object was loaded.
-    _save(_key(user, anew=True), {}, now, now)
+    key = _key(user, anew=True)
+    _note_news(key)
+    _write_version(key)
 
 
-def _save(key: str, values: dict[str, Any], as_of: float, until: float) -> None:
-    now = time.time()
-    # Quota's clock may be ahead of ours: its times must not be later than what we see next.
-    as_of = min(as_of, now)
-    entry = {**values, "as_of": as_of, "until": min(until, now)}
-    ttl = get_settings().balance_ttl
-    unclear = {"as_of": now, "unclear": True}
-
-    def write() -> bool:
-        kept = caching.get(key)
-        kept = kept if isinstance(kept, dict) else {}
-        if _is_order_unclear(kept, entry):
-            caching.keep(key, unclear, ttl)
-        elif not _is_newer(kept, as_of):
-            caching.keep(key, entry, ttl - (now - as_of))
-        return True
-
-    # Without the lock it is not known which one is newer, so the next reader asks Quota.
-    if not caching.change(key, write):
-        caching.keep(key, unclear, ttl)
+def _key(user: Any, *, anew: bool = False) -> str:
+    return f"django_quota.balance_version.{wallet_of(user, anew=anew)}"
 
 
-def _is_order_unclear(kept: dict[str, Any], entry: dict[str, Any]) -> bool:
-    """Return True if the two balances differ, and either may be the newer one.
-
-    Two clocks differ, and of two replies at the same time the later one may be saved first. Calls
-    only lower a balance, so on one clock only a rise contradicts the earlier balance.
-    """
-    if not isinstance(kept.get("as_of"), float):
-        return False
-    if kept.get("unclear"):
-        # The replies of further calls do not settle it; only a new request does.
-        return bool(entry.get("charged")) and entry["as_of"] < kept["as_of"] + MIN_SECONDS_APART
-    old, new = kept.get("credits"), entry.get("credits")
-    if type(old) is not int or type(new) is not int or old == new:
-        return False
-    first, second = sorted((kept, entry), key=lambda one: one["as_of"])
-    seconds_apart = second["as_of"] - first.get("until", first["as_of"])
-    two_clocks = bool(kept.get("by_quota_clock")) is not entry["by_quota_clock"]
-    rises = second["credits"] > first["credits"]
-    return seconds_apart < MIN_SECONDS_APART and (two_clocks or rises)
+def _balance_key(version: str) -> str:
+    return f"django_quota.balance.{version}"
 
 
-def _is_newer(kept: dict[str, Any], as_of: float) -> bool:
-    known = kept.get("as_of")
-    # A time in the future was written before this host's clock was set back.
-    return isinstance(known, float) and as_of < known <= time.time()
+def _write_version(key: str) -> str:
+    """Write a new version, under which nothing is cached yet, and return it."""
+    version = uuid.uuid4().hex
+    caching.keep(key, version, 2 * get_settings().balance_ttl)
+    return version
+
+
+def _note_news(key: str) -> None:
+    """Note for replies that arrived before now that they must not replace what is learned now."""
+    caching.keep(f"{key}.news", time.time(), 2 * MIN_SECONDS_APART)
+
+
+def _latest_news(key: str) -> float:
+    at = caching.get(f"{key}.news")
+    return at if isinstance(at, float) else 0

@@ -5,7 +5,6 @@ can pickle, and no secrets.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,11 +12,6 @@ from django.core.cache import cache
 
 logger = logging.getLogger("django_quota.caching")
 T = TypeVar("T")
-
-#: Seconds after which a lock ends, if the process that holds it has died.
-LOCK_SECONDS = 2
-#: Seconds between two attempts to get a lock, and seconds of all attempts.
-PAUSE, PATIENCE = 0.005, 0.1
 
 
 def _safely(work: Callable[[], T]) -> T | None:
@@ -38,52 +32,18 @@ def keep(key: str, value: Any, seconds: float) -> None:
     _safely(lambda: cache.set(key, value, max(seconds, 0)))
 
 
-def claim(key: str, seconds: float) -> bool:
-    """Return True for the first caller within `seconds`, of all processes that share the cache."""
-    return bool(_safely(lambda: cache.add(key, True, seconds)))
+def claim(key: str, seconds: float, *, if_down: bool = False) -> bool:
+    """Return True for the first caller within `seconds`, of all processes that share the cache.
+
+    Returns `if_down` if the cache is down. With a cache for each process, it works within a process
+    only.
+    """
+    if _safely(lambda: cache.add(key, True, seconds)):
+        return True
+    # Some caches hide that they are down: they add nothing, and then the key is not there.
+    return if_down and get(key) is None
 
 
 def forget(key: str) -> None:
     """Delete the value of `key`."""
     _safely(lambda: cache.delete(key))
-
-
-def change(key: str, work: Callable[[], T]) -> T | None:
-    """Call `work`, which reads and writes `key`, while no other process or thread does.
-
-    Returns None without calling it if the lock stays taken for PATIENCE seconds.
-    """
-    lock = f"{key}.lock"
-    give_up = time.monotonic() + PATIENCE
-    while not _safely(lambda: cache.add(lock, True, LOCK_SECONDS)):
-        if time.monotonic() > give_up:
-            return None
-        time.sleep(PAUSE)
-    try:
-        return work()
-    finally:
-        forget(lock)
-
-
-def once(key: str, work: Callable[[], str], *, seconds: float, patience: float) -> str:
-    """Call `work` once for all callers with `key`, and return its result to all of them.
-
-    That includes callers during the call and for `seconds` after it. A caller who has waited for
-    `patience` seconds calls `work` too. It is meant for double clicks: without a cache that all
-    processes share, each process calls `work` once.
-    """
-    give_up = time.monotonic() + patience
-    while not _safely(lambda: cache.add(key, "", patience)):
-        found = get(key)
-        if isinstance(found, str) and found:
-            return found
-        if found is None or time.monotonic() > give_up:
-            break  # `work` failed for the other caller, or the cache is down without an error
-        time.sleep(10 * PAUSE)
-    try:
-        made = work()
-    except BaseException:
-        forget(key)
-        raise
-    keep(key, made, seconds)
-    return made

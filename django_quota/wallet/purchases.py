@@ -25,7 +25,15 @@ from django_quota.tokens.payer import require_payer
 from django_quota.tokens.places import at_place_of_caller
 
 from . import caching
-from .balances import Balance, keep_balance, kept_balance
+from .balances import (
+    NOT_CONNECTED,
+    UNAVAILABLE,
+    Balance,
+    PageBalance,
+    begin_request,
+    keep_balance,
+    kept_balance,
+)
 
 T = TypeVar("T")
 
@@ -39,9 +47,6 @@ OUTAGE_USERS = 3
 OUTAGE_MEMORY = 300
 #: Seconds for which the packages are cached.
 PACKAGES_TTL = 300
-#: Seconds within which a second click on the same package is a double click.
-CLICK_SECONDS = 5
-_UNAVAILABLE = "unavailable"
 #: Cache key of a list: the wallets whose balance was slow since the last fast one.
 _SLOW = "django_quota.slow"
 #: Cache key that is set while a page has asked Quota during an outage.
@@ -62,50 +67,52 @@ aget_balance = at_place_of_caller(get_balance)
 
 
 def _fetch_balance(user: Any, *, deadline: float | None = None) -> Balance:
-    asked_at = time.time()
+    version, asked_at = begin_request(user), time.monotonic()
     with within(deadline or get_settings().deadline):
         reply = _with_token(user, wallet_api.fetch_balance, timeout=deadline)
     balance = Balance(credits=reply.credits)
-    keep_balance(user, balance, as_of=asked_at, until=time.time())
+    keep_balance(version, balance, age=time.monotonic() - asked_at)
     return balance
 
 
-def balance_for_page(user: Any) -> tuple[str, Balance | None]:
-    """Return (state, balance) for a page, within two seconds.
+def balance_for_page(user: Any) -> PageBalance:
+    """Return what a page shows of `user`'s wallet, within two seconds. Raises no QuotaError.
 
-    The state is `Balance.state` ("available", "low" or "no_wallet"), or "unavailable", or "" for a
-    user who is not connected. Raises no QuotaError. After a failure, pages of that user ask Quota
-    again after 15 seconds. While Quota is slow for several users, one page in 15 seconds asks it,
-    of all pages for all users.
+    After a failure, pages of that user ask Quota again after 15 seconds. While Quota is slow for
+    several users, one page in 15 seconds asks it, of all pages for all users.
     """
     if not user.is_authenticated:
-        return "", None
+        return NOT_CONNECTED
     try:
         balance = kept_balance(user)
     except QuotaError:
-        return _UNAVAILABLE, None
+        return UNAVAILABLE
+    if balance is not None:
+        return PageBalance(state=balance.state, balance=balance)
+    return _ask_for_page(user)
+
+
+def _ask_for_page(user: Any) -> PageBalance:
     wallet = wallet_of(user)
-    trouble = f"django_quota.trouble.{wallet}"
-    if balance is None:
-        slow = _slow_wallets()
-        is_down = len(slow) >= OUTAGE_USERS
-        if caching.get(trouble) or (is_down and not caching.claim(_TRIED, PAGE_COOL_DOWN)):
-            return _UNAVAILABLE, None
-        began = time.monotonic()
-        try:
-            balance = _fetch_balance(user, deadline=PAGE_WAIT)
-        except NotConnected:
-            return "", None
-        except QuotaError:
-            caching.keep(trouble, True, PAGE_COOL_DOWN)
-            # A failure without a wait concerns this user only, such as a rate limit or a bad token.
-            # A slow failure may concern everybody; the pages of other users will show that.
-            if time.monotonic() - began > PAGE_WAIT / 2:
-                _note_slow(wallet)
-            return _UNAVAILABLE, None
-        if slow:
-            caching.forget(_SLOW)
-    return balance.state, balance
+    trouble, slow = f"django_quota.trouble.{wallet}", _slow_wallets()
+    is_down = len(slow) >= OUTAGE_USERS
+    if caching.get(trouble) or (is_down and not caching.claim(_TRIED, PAGE_COOL_DOWN)):
+        return UNAVAILABLE
+    began = time.monotonic()
+    try:
+        balance = _fetch_balance(user, deadline=PAGE_WAIT)
+    except NotConnected:
+        return NOT_CONNECTED
+    except QuotaError:
+        caching.keep(trouble, True, PAGE_COOL_DOWN)
+        # A failure without a wait concerns this user only, such as a rate limit or a bad token. A
+        # slow failure may concern everybody; the pages of other users will show that.
+        if time.monotonic() - began > PAGE_WAIT / 2:
+            _note_slow(wallet)
+        return UNAVAILABLE
+    if slow:
+        caching.forget(_SLOW)
+    return PageBalance(state=balance.state, balance=balance)
 
 
 def _slow_wallets() -> list[str]:
@@ -114,14 +121,12 @@ def _slow_wallets() -> list[str]:
 
 
 def _note_slow(wallet: str) -> None:
-    def note() -> None:
-        others = [other for other in _slow_wallets() if other != wallet]
-        slow = [*others, wallet][-OUTAGE_USERS:]
-        caching.keep(_SLOW, slow, OUTAGE_MEMORY)
-        if len(slow) == OUTAGE_USERS:
-            caching.claim(_TRIED, PAGE_COOL_DOWN)
-
-    caching.change(_SLOW, note)
+    # Of two pages at once, one may overwrite the other's note: the next slow page is noted, too.
+    others = [other for other in _slow_wallets() if other != wallet]
+    slow = [*others, wallet][-OUTAGE_USERS:]
+    caching.keep(_SLOW, slow, OUTAGE_MEMORY)
+    if len(slow) == OUTAGE_USERS:
+        caching.claim(_TRIED, PAGE_COOL_DOWN)
 
 
 def get_packages() -> tuple[Package, ...]:
@@ -154,33 +159,17 @@ aget_packages = sync_to_async(get_packages)
 def create_checkout(user: Any, package_id: str, *, success_url: str, cancel_url: str) -> str:
     """Start the purchase of a package for `user`'s wallet. Returns the URL of the payment page.
 
-    `success_url` and `cancel_url` are absolute URLs of your own site. A double click makes one
-    purchase: for CLICK_SECONDS, the same package gives the same URL. Raises InsufficientScope,
+    `success_url` and `cancel_url` are absolute URLs of your own site. Each call starts a purchase,
+    of which nothing is charged before the person pays on its page. Raises InsufficientScope,
     RequestRefused, and what `get_access_token` raises. quota-protocol section 12.
     """
-    # Check it first: the cached URL may be that of a click by the user.
     require_payer(user)
-
-    def start() -> str:
-        return _with_token(
-            user,
-            lambda token: wallet_api.create_checkout(
-                token, package_id=package_id, success_url=success_url, cancel_url=cancel_url
-            ),
-        )
-
-    key = _checkout_key(user, package_id)
-    return caching.once(key, start, seconds=CLICK_SECONDS, patience=get_settings().deadline)
-
-
-def forget_checkout(user: Any, package_id: str) -> None:
-    """Let the next click start another purchase: this one was paid or cancelled."""
-    caching.forget(_checkout_key(user, package_id))
-
-
-def _checkout_key(user: Any, package_id: str) -> str:
-    digest = sha256(repr((wallet_of(user), package_id)).encode()).hexdigest()
-    return f"django_quota.checkout.{digest}"
+    return _with_token(
+        user,
+        lambda token: wallet_api.create_checkout(
+            token, package_id=package_id, success_url=success_url, cancel_url=cancel_url
+        ),
+    )
 
 
 #: `create_checkout` for async code.

@@ -31,7 +31,7 @@ from django_quota.tokens.payer import acted_by
 from django_quota.tokens.places import Elsewhere, Place, at_place_of_caller, here
 from django_quota.tokens.single_flight import in_transaction
 
-from .balances import Balance, forget_balance, keep_balance
+from .balances import Balance, forget_balance, keep_balance_after_call
 
 logger = logging.getLogger("django_quota.usage")
 
@@ -163,7 +163,7 @@ def _update_balance(user: Any, usage: Usage, arrived_at: float) -> None:
         forget_balance(user)
         return
     balance = Balance(credits=after)
-    keep_balance(user, balance, as_of=arrived_at, charged=True)
+    keep_balance_after_call(user, balance, arrived_at=arrived_at)
     if after < threshold <= after + (usage.credits_used or 0):
         balance_low.send_robust(sender=UsageRecord, user=user, balance=balance, threshold=threshold)
 

@@ -1,10 +1,9 @@
 """The views that sell credits: the packages on offer, the way to the payment page, and back."""
 
-from functools import partial
+import time
 from typing import Any
 from urllib.parse import urljoin
 
-from django.core import signing
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,6 +14,7 @@ from django_quota import money
 from django_quota.conf import get_settings
 from django_quota.exceptions import InsufficientScope, QuotaError, RequestRefused
 from django_quota.oidc.wallet_api import Package
+from django_quota.tokens.lookup import wallet_of
 from django_quota.tokens.payer import get_payer, user_of
 from django_quota.wallet import balances, purchases
 
@@ -23,6 +23,13 @@ from .redirects import redirect_browser, safe_next, url_with, user_home_url
 from .requests import expects_redirect, form_value, query_value, wants_page
 from .wallet_view import wallet_view
 
+#: Key of the purchase that this browser started last, in the session.
+SESSION_KEY = "django_quota_purchase"
+#: Seconds for which another click on the same package leads to the same payment page.
+REPEAT_SECONDS = 30
+#: The longest URL of a payment page that the session keeps: if the session is a cookie, browsers
+#: drop one of more than 4096 characters silently.
+MAX_URL_LENGTH = 1000
 #: Seconds between two looks at the balance after a payment, and how many looks there are.
 POLL_SECONDS, MAX_POLLS = 2, 15
 #: Statuses with which Quota refuses an app that has no checkout.
@@ -42,7 +49,6 @@ def packages(request: HttpRequest) -> HttpResponseBase:
 
     The payment page leads back here when the person cancels.
     """
-    purchases.forget_checkout(user_of(request), query_value(request, "package") or "")
     try:
         offers = [_package_json(package) for package in purchases.get_packages()]
         unavailable = False
@@ -52,7 +58,9 @@ def packages(request: HttpRequest) -> HttpResponseBase:
         offers, unavailable = [], True
     if not wants_page(request):
         return JsonResponse({"packages": offers})
-    state, balance = purchases.balance_for_page(user_of(request))
+    # The person may have cancelled the purchase, so the next click starts another one.
+    request.session.pop(SESSION_KEY, None)
+    shown = purchases.balance_for_page(user_of(request))
     context = {
         "packages": offers,
         "unavailable": unavailable,
@@ -61,8 +69,8 @@ def packages(request: HttpRequest) -> HttpResponseBase:
         "home_url": user_home_url(),
         "reason": _REASONS.get(query_value(request, "reason") or ""),
         "topup_url": get_settings().topup_url,
-        "balance_state": state,
-        "balance": balance,
+        "balance_state": shown.state,
+        "balance": shown.balance,
     }
     return render(request, "django_quota/packages.html", context)
 
@@ -88,26 +96,54 @@ def checkout(request: HttpRequest) -> HttpResponseBase:
     if request.method == "GET":
         return _return_from_payment(request)
     user = get_payer(request)
+    package_id = form_value(request, "package_id")
     next_url = safe_next(request, form_value(request, "next"))
-    # Absolute URLs have the site's own host name if QUOTA_REDIRECT_URI fixes it.
-    absolute = partial(urljoin, get_settings().redirect_uri or request.build_absolute_uri())
-    query = {"package": form_value(request, "package_id")}
     try:
-        payment_page = purchases.create_checkout(
-            user,
-            query["package"],
-            success_url=absolute(
-                url_with(
-                    "django_quota:checkout", next=next_url, **_balance_before(request), **query
-                )
-            ),
-            cancel_url=absolute(url_with("django_quota:packages", next=next_url, **query)),
+        payment_page = _repeated(request, user, package_id) or _start_purchase(
+            request, user, package_id, next_url
         )
     except (RequestRefused, InsufficientScope) as error:
         return _refused_checkout(request, error, next_url)
     if expects_redirect(request):
         return redirect_browser(request, payment_page)
     return JsonResponse({"checkout_url": payment_page})
+
+
+def _repeated(request: HttpRequest, user: Any, package_id: str) -> str | None:
+    """The payment page of the click before, if this is a double click; else None."""
+    purchase = _current_purchase(request, user)
+    if purchase.get("package") != package_id:
+        return None
+    is_recent = 0 <= time.time() - purchase["started_at"] < REPEAT_SECONDS
+    return purchase["payment_page"] if is_recent else None
+
+
+def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: str) -> str:
+    """Start a purchase, note it in the session, and return the URL of its payment page."""
+    # Absolute URLs have the site's own host name if QUOTA_REDIRECT_URI fixes it.
+    site = get_settings().redirect_uri or request.build_absolute_uri()
+    balance = purchases.balance_for_page(user).balance
+    payment_page = purchases.create_checkout(
+        user,
+        package_id,
+        success_url=urljoin(site, url_with("django_quota:checkout", next=next_url)),
+        cancel_url=urljoin(site, url_with("django_quota:packages", next=next_url)),
+    )
+    request.session[SESSION_KEY] = {
+        "wallet": wallet_of(user),
+        "package": package_id,
+        "payment_page": payment_page if len(payment_page) <= MAX_URL_LENGTH else None,
+        "started_at": time.time(),
+        "looks": 0,
+        **({} if balance is None else {"balance_before": balance.credits}),
+    }
+    return payment_page
+
+
+def _current_purchase(request: HttpRequest, user: Any) -> dict[str, Any]:
+    """The purchase that this browser started last; {} if it was for another wallet."""
+    purchase = request.session.get(SESSION_KEY, {})
+    return purchase if purchase.get("wallet") == wallet_of(user) else {}
 
 
 def _refused_checkout(
@@ -126,50 +162,32 @@ def _refused_checkout(
     raise error
 
 
-def _balance_before(request: HttpRequest) -> dict[str, str]:
-    """The query parameter with the balance before the purchase, so that `_has_risen` can compare.
-
-    It is signed: with any other value, a link could make this site wait for nothing.
-    """
-    _state, balance = purchases.balance_for_page(user_of(request))
-    return {} if balance is None else {"before": _signer().sign(str(balance.credits))}
-
-
 def _return_from_payment(request: HttpRequest) -> HttpResponseBase:
     """Read the balance from Quota. Until it has risen, show a page that waits and looks again,
     because the payment may still be on its way to Quota."""
+    user = user_of(request)
     next_url = safe_next(request, query_value(request, "next"))
-    purchases.forget_checkout(user_of(request), query_value(request, "package") or "")
-    balances.forget_balance(user_of(request))
-    looks = min(_small_number(query_value(request, "looks")), MAX_POLLS)
-    if looks >= MAX_POLLS or _has_risen(request):
+    balances.forget_balance(user)
+    purchase = _current_purchase(request, user)
+    if not purchase or purchase["looks"] >= MAX_POLLS or _has_risen(user, purchase):
+        request.session.pop(SESSION_KEY, None)
         return HttpResponseRedirect(next_url or user_home_url())
-    query = {"before": query_value(request, "before") or "", "looks": str(looks + 1)}
-    again_url = url_with("django_quota:checkout", next=next_url, **query)
+    # The payment page is done with, so another click starts another purchase.
+    looks = purchase["looks"] + 1
+    request.session[SESSION_KEY] = {**purchase, "looks": looks, "payment_page": None}
+    again_url = url_with("django_quota:checkout", next=next_url)
     context = {"again_url": again_url, "next": next_url, "home_url": user_home_url()}
     response = render(request, "django_quota/paid.html", context)
     response["Refresh"] = f"{POLL_SECONDS};url={again_url}"
     return response
 
 
-def _signer() -> signing.Signer:
-    return signing.Signer(salt="django_quota.paid")
-
-
-def _has_risen(request: HttpRequest) -> bool:
+def _has_risen(user: Any, purchase: dict[str, Any]) -> bool:
     """True if the balance has risen, or if that cannot be known, as waiting would not help."""
-    try:
-        before = _signer().unsign(query_value(request, "before") or "")
-    except signing.BadSignature:
+    balance = purchases.balance_for_page(user).balance
+    if balance is None or "balance_before" not in purchase:
         return True
-    _state, balance = purchases.balance_for_page(user_of(request))
-    if balance is None:
-        return True
-    if before == str(None):  # there was no wallet: the first purchase creates it
+    before = purchase["balance_before"]
+    if before is None:  # there was no wallet: the first purchase creates it
         return balance.credits is not None
-    return balance.credits is None or balance.credits > int(before)
-
-
-def _small_number(text: str | None) -> int:
-    """The number in `text`, 0 if it is not one of at most three digits."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 4 else 0
+    return balance.credits is None or balance.credits > before

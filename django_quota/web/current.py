@@ -10,7 +10,7 @@ from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.tokens.payer import user_of
 from django_quota.tokens.places import at_place_of_caller
 from django_quota.wallet import purchases
-from django_quota.wallet.balances import Balance
+from django_quota.wallet.balances import Balance, PageBalance
 
 from .redirects import current_page, url_with
 from .responses import mark_personal
@@ -47,18 +47,18 @@ class CurrentQuota:
         return row is not None and not row.needs_sign_in
 
     @cached_property
-    def _balance(self) -> tuple[str, Balance | None]:
+    def _page_balance(self) -> PageBalance:
         return purchases.balance_for_page(self._user)
 
     @property
     def balance(self) -> Balance | None:
         """The balance of the wallet; None if it is not known. Raises no error if Quota is away."""
-        return self._balance[1]
+        return self._page_balance.balance
 
     @property
     def balance_state(self) -> str:
         """ "available", "low", "no_wallet" or "unavailable"; "" if no wallet is connected."""
-        return self._balance[0]
+        return self._page_balance.state
 
     @property
     def login_url(self) -> str:

@@ -7,19 +7,16 @@ The session holds them, so that another browser cannot finish them (login CSRF, 
 import base64
 import hashlib
 import json
-import logging
 import secrets
 import time
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
-from django.core.cache import cache
 from django.utils.crypto import constant_time_compare
 
 from django_quota.conf import get_settings
-
-logger = logging.getLogger("django_quota.pending")
+from django_quota.wallet import caching
 
 SESSION_KEY = "django_quota_pending"
 #: The oldest sign-ins are dropped beyond this number, so that the session cannot grow without end,
@@ -106,14 +103,6 @@ def _stored_items(session: SessionBase) -> list[dict[str, Any]]:
 def _is_first(state: str) -> bool:
     """Return False for the second of two simultaneous requests, which have both read the session
     before the other saved it. Quota may revoke the tokens of a code that is sent twice (RFC 6749
-    section 4.1.2).
-
-    With a cache for each process, this works within a process only.
-    """
+    section 4.1.2)."""
     key = f"django_quota:taken:{hashlib.sha256(state.encode()).hexdigest()}"
-    try:
-        # Some caches hide that they are down: they add nothing, and then the key is not there.
-        return bool(cache.add(key, True, LIFETIME)) or cache.get(key) is None
-    except Exception as error:  # a sign-in must work while the cache is down
-        logger.warning("the cache cannot be written: %s", type(error).__name__)
-        return True
+    return caching.claim(key, LIFETIME, if_down=True)  # a sign-in must work while the cache is down

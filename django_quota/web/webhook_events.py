@@ -10,7 +10,7 @@ from django_quota.money import whole_number
 from django_quota.signals import balance_low
 from django_quota.tokens import access
 from django_quota.tokens.lookup import token_row_of_account
-from django_quota.wallet.balances import Balance, forget_balance, keep_balance
+from django_quota.wallet.balances import Balance, forget_balance
 
 
 def apply_event(event: WebhookEvent, user: Any) -> None:
@@ -20,10 +20,10 @@ def apply_event(event: WebhookEvent, user: Any) -> None:
 
 
 def _balance_updated(event: WebhookEvent, user: Any) -> None:
-    credits = whole_number(event.data.get("new_balance"))
-    if user is not None and credits is not None:
-        balance = Balance(credits=credits)
-        keep_balance(user, balance, as_of=event.created_at.timestamp(), by_quota_clock=True)
+    """Forget the balance. The event's own may be older than one that is known: deliveries come late
+    and in any order."""
+    if user is not None:
+        forget_balance(user)
 
 
 def _balance_low(event: WebhookEvent, user: Any) -> None:

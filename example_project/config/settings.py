@@ -119,7 +119,7 @@ if PRODUCTION:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     # Preloading cannot be taken back for months, so it is not for an example to copy.
     SILENCED_SYSTEM_CHECKS = ["security.W021"]
-    # All processes share the balances that are shown, and one click makes one purchase.
+    # All processes share the balances that are shown.
     if redis_url := os.environ.get("EXAMPLE_REDIS_URL"):
         CACHES = {
             "default": {

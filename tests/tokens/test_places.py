@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
@@ -31,8 +30,9 @@ from django_quota.exceptions import ProviderUnavailable, RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken, UsageRecord
 from django_quota.tokens import access, bulk
 from django_quota.wallet import purchases, usage
-from django_quota.wallet.balances import Balance, keep_balance, kept_balance
+from django_quota.wallet.balances import Balance, kept_balance
 from django_quota.web.current import CurrentQuota
+from tests.helpers.balances import cache_balance
 from tests.light_provider import LightProvider
 
 TENANTS = ("acme", "bolt")
@@ -230,7 +230,7 @@ class TestCache:
 
     def test_balance_of_one_tenants_user_is_not_shown_to_anothers(self, router: Any) -> None:
         router.set("acme")
-        keep_balance(user_of("acme"), Balance(credits=5), as_of=time.time())
+        cache_balance(user_of("acme"), 5)
         assert kept_balance(user_of("acme")) == Balance(credits=5)
         router.set("bolt")
         assert kept_balance(user_of("bolt")) is None
@@ -254,9 +254,9 @@ class TestCache:
 
         monkeypatch.setattr(purchases, "_fetch_balance", failing)
         router.set("acme")
-        assert purchases.balance_for_page(user_of("acme"))[0] == "unavailable"
+        assert purchases.balance_for_page(user_of("acme")).state == "unavailable"
         router.set("bolt")
-        assert purchases.balance_for_page(user_of("bolt"))[0] == "available"
+        assert purchases.balance_for_page(user_of("bolt")).state == "available"
 
     def test_a_billed_call_costs_no_query_for_the_key(
         self, router: Any, django_assert_num_queries: Any
@@ -266,23 +266,23 @@ class TestCache:
         QuotaToken.objects.using("acme").update(expires_at=timezone.now() + timedelta(1))
         with django_assert_num_queries(1, connection=connections["acme"]):
             access.get_access_token(user)
-            keep_balance(user, Balance(credits=5), as_of=time.time())
+            cache_balance(user, 5)
             assert kept_balance(user) == Balance(credits=5)
 
     def test_a_page_with_a_kept_balance_costs_one_query(
         self, router: Any, django_assert_num_queries: Any
     ) -> None:
         router.set("acme")
-        keep_balance(user_of("acme"), Balance(credits=5), as_of=time.time())
+        cache_balance(user_of("acme"), 5)
         user = user_of("acme")
         with django_assert_num_queries(1, connection=connections["acme"]):
             for _ in range(3):
-                assert purchases.balance_for_page(user)[1] == Balance(credits=5)
+                assert purchases.balance_for_page(user).balance == Balance(credits=5)
 
     def test_async_twin_refuses_where_the_router_forgets_the_tenant(self, router: Any) -> None:
         router.set("acme")
         user = user_of("acme")
-        keep_balance(user_of("acme"), Balance(credits=5), as_of=time.time())
+        cache_balance(user_of("acme"), 5)
         if isinstance(router, ThreadRouter):
             with pytest.raises(RefreshImpossibleHere, match="ContextVar"):
                 asyncio.run(purchases.aget_balance(user))

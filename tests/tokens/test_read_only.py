@@ -19,6 +19,7 @@ from django_quota.exceptions import ConfigurationError, ProviderUnavailable
 from django_quota.models import QuotaToken, UsageRecord
 from django_quota.tokens.access import get_access_token
 from django_quota.wallet import purchases
+from django_quota.wallet.balances import UNAVAILABLE
 from django_quota.wallet.usage import record_usage
 from tests.helpers.databases import read_only_database
 
@@ -61,7 +62,7 @@ class TestExpiredToken:
         assert caught.value.request_sent is False
 
     def test_balance_for_page(self, user: Any) -> None:
-        assert purchases.balance_for_page(user) == ("unavailable", None)
+        assert purchases.balance_for_page(user) == UNAVAILABLE
 
     def test_quota_refresh_tokens(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("django_quota.tokens.bulk.LONGEST_PAUSE", 0.1)

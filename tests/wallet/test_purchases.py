@@ -1,7 +1,6 @@
 """The wallet, against the live sandbox: balances and purchases."""
 
 import re
-import time
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -23,15 +22,15 @@ from django_quota.exceptions import (
     ReauthenticationRequired,
     RequestRefused,
 )
-from django_quota.models import PendingRevocation, QuotaToken
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import discovery
 from django_quota.tokens.lookup import wallet_of
 from django_quota.tokens.single_flight import renewals
 from django_quota.wallet import caching, purchases
-from django_quota.wallet.balances import Balance, forget_balance, keep_balance
+from django_quota.wallet.balances import UNAVAILABLE, forget_balance
 from django_quota.web import checkout
 from django_quota.web.current import CurrentQuota
-from django_quota.web.redirects import url_with
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import begin_together, run_async, wait_until
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 from tests.tiny_server import TinyServer, json_answer
@@ -67,7 +66,7 @@ class TestBalance:
         assert purchases.get_balance(other).display == "$25.00"
 
     def test_may_be_negative(self, user: Any) -> None:
-        keep_balance(user, Balance(credits=-50_000), as_of=time.time())
+        cache_balance(user, -50_000)
         assert purchases.get_balance(user).display == "-$0.05"
 
     def test_a_token_that_quota_refuses_is_renewed_once(self, user: Any, sandbox: Sandbox) -> None:
@@ -127,7 +126,7 @@ class TestOnAPage:
     ) -> None:
         monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
         sandbox.set(latency={"/v1/balance": 1})
-        assert purchases.balance_for_page(user) == ("unavailable", None)
+        assert purchases.balance_for_page(user) == UNAVAILABLE
         sandbox.wait_for("GET /v1/balance")  # or the next test would find it in the log
 
     @pytest.mark.slow
@@ -140,7 +139,7 @@ class TestOnAPage:
         before = QuotaToken.objects.get().version
         QuotaToken.objects.update(expires_at=timezone.now())
 
-        assert purchases.balance_for_page(user) == ("unavailable", None)
+        assert purchases.balance_for_page(user) == UNAVAILABLE
         wait_until(lambda: not renewals.is_running())
 
         assert QuotaToken.objects.get().version == before + 1
@@ -156,7 +155,7 @@ class TestOnAPage:
         )
         before = QuotaToken.objects.get().version
 
-        assert purchases.balance_for_page(user) == ("unavailable", None)
+        assert purchases.balance_for_page(user) == UNAVAILABLE
         assert QuotaToken.objects.get().version == before
         wait_until(lambda: not renewals.is_running())
         assert QuotaToken.objects.get().version == before + 1
@@ -171,7 +170,7 @@ class TestOnAPage:
         assert "$1.00" in person.client.get("/").content.decode()
 
     def test_a_low_balance_says_so(self, user: Any, person: Person) -> None:
-        keep_balance(user, Balance(credits=99_999), as_of=time.time())
+        cache_balance(user, 99_999)
         page = person.client.get("/").content.decode()
         assert 'data-state="low"' in page
         assert ">low</span>" in page
@@ -198,7 +197,7 @@ class TestOnAPage:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for user in several * 3:
-                assert purchases.balance_for_page(user) == ("unavailable", None)
+                assert purchases.balance_for_page(user) == UNAVAILABLE
             assert len(quota.requests) == purchases.OUTAGE_USERS
 
     def test_a_slow_answer_to_one_user_hides_nobody_elses(
@@ -215,10 +214,10 @@ class TestOnAPage:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for _ in range(purchases.OUTAGE_USERS):
-                assert purchases.balance_for_page(slow) == ("unavailable", None)
+                assert purchases.balance_for_page(slow) == UNAVAILABLE
                 caching.forget(trouble_of(slow))
         settings.QUOTA_BASE_URL = sandbox.origin
-        assert [purchases.balance_for_page(user)[0] for user in others] == ["available"] * len(
+        assert [purchases.balance_for_page(user).state for user in others] == ["available"] * len(
             others
         )
 
@@ -228,10 +227,10 @@ class TestOnAPage:
         *slow, quick, last = several
         for user in slow:
             purchases._note_slow(wallet_of(user))
-        assert purchases.balance_for_page(quick)[0] == "available"
+        assert purchases.balance_for_page(quick).state == "available"
         purchases._note_slow(wallet_of(last))
         forget_balance(quick)
-        assert purchases.balance_for_page(quick)[0] == "available"
+        assert purchases.balance_for_page(quick).state == "available"
 
     def test_a_slow_answer_is_not_waited_for_again_at_once(
         self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -241,7 +240,7 @@ class TestOnAPage:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for _ in range(3):
-                assert purchases.balance_for_page(user) == ("unavailable", None)
+                assert purchases.balance_for_page(user) == UNAVAILABLE
             assert len(quota.requests) == 1
 
     @pytest.mark.slow
@@ -261,14 +260,14 @@ class TestOnAPage:
                 purchases.balance_for_page(other)
             caching.forget(purchases._TRIED)  # the cool-down is over
             found = begin_together([lambda: purchases.balance_for_page(user)] * 8)
-            assert found == [("unavailable", None)] * 8
+            assert found == [UNAVAILABLE] * 8
             assert len(quota.requests) == purchases.OUTAGE_USERS + 1
         settings.QUOTA_BASE_URL = sandbox.origin
         caching.forget(purchases._TRIED)
         caching.forget(trouble_of(user))
-        assert purchases.balance_for_page(user)[0] == "available"
+        assert purchases.balance_for_page(user).state == "available"
         forget_balance(user)
-        assert purchases.balance_for_page(user)[0] == "available"  # it is over, for everybody
+        assert purchases.balance_for_page(user).state == "available"  # it is over, for everybody
 
     @pytest.mark.parametrize("status", [400, 429, 500])
     def test_what_fails_at_once_for_one_user_is_nobody_elses(
@@ -279,8 +278,8 @@ class TestOnAPage:
         other = get_user_model().objects.exclude(pk=user.pk).get()
         sandbox.set(fail={"path": "/v1/balance", "status": status, "times": 1})
         for _ in range(2):
-            assert purchases.balance_for_page(user) == ("unavailable", None)
-        assert purchases.balance_for_page(other)[0] == "available"
+            assert purchases.balance_for_page(user) == UNAVAILABLE
+        assert purchases.balance_for_page(other).state == "available"
 
     def test_is_known_already_where_an_async_view_has_asked(
         self, user: Any, django_assert_num_queries: Any
@@ -332,6 +331,29 @@ class TestPackages:
         assert person.client.get("/auth/quota/packages").status_code == 503
 
 
+#: Where the payment page leads to after a purchase of `TestCheckout.buy`.
+BACK = "http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1"
+
+
+@pytest.fixture
+def payment_pages(user: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """A Quota that numbers its payment pages; what it was asked for."""
+    asked: list[dict[str, str]] = []
+
+    def create(*args: Any, **given: str) -> str:
+        asked.append(given)
+        return f"https://pay.example/{len(asked)}"
+
+    monkeypatch.setattr(purchases.wallet_api, "create_checkout", create)
+    return asked
+
+
+def buy_package(person: Person, package_id: str) -> str:
+    """Click on it. Return where the browser is sent to."""
+    form = {"package_id": package_id, "next": "/"}
+    return str(person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"])
+
+
 class TestCheckout:
     def buy(self, person: Person, **options: Any) -> Any:
         package = purchases.get_packages()[0].id
@@ -344,7 +366,7 @@ class TestCheckout:
         payment = self.buy(person, headers={"accept": "text/html"})["Location"]
         page = person.quota.get(payment, timeout=20)
         back = person.answer(page, allow=True).headers["Location"]
-        assert back.startswith("http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1&before=")
+        assert back == "http://localhost/auth/quota/checkout?next=%2F%3Fpaid%3D1"
 
         home = person.come_back(back)
 
@@ -353,46 +375,30 @@ class TestCheckout:
 
     def test_a_payment_that_is_late_is_waited_for(self, person: Person, user: Any) -> None:
         """Back from the payment page, while the money is still on its way to Quota."""
-        payment = self.buy(person, headers={"accept": "text/html"})["Location"]
+        payment = self.buy(person, headers=PAGE)["Location"]
         page = person.quota.get(payment, timeout=20)
-        success = self.success_url(sandbox=person.sandbox)
 
-        waiting = person.come_back(success)
+        waiting = person.come_back(BACK)
         assert waiting.status_code == 200
         assert "on its way" in waiting.content.decode()
         seconds, _, again = waiting["Refresh"].partition(";url=")
-        assert (seconds, query_of(again)["looks"]) == ("2", "1")
-        assert query_of(again)["next"] == "/?paid=1"
+        assert (seconds, again) == ("2", "/auth/quota/checkout?next=%2F%3Fpaid%3D1")
 
         person.answer(page, allow=True)
         assert person.come_back(again)["Location"] == "/?paid=1"
         assert "$6.00" in person.client.get("/?paid=1").content.decode()
 
-    def success_url(self, sandbox: Sandbox) -> str:
-        """The one that our site has given to Quota."""
-        user = get_user_model().objects.get()
-        _state, balance = purchases.balance_for_page(user)
-        assert balance is not None
-        before = checkout._signer().sign(str(balance.credits))
-        return "http://localhost" + url_with(
-            "django_quota:checkout", next="/?paid=1", before=before
-        )
-
     def test_a_first_purchase_is_waited_for_too(
         self, person: Person, user: Any, sandbox: Sandbox
     ) -> None:
         """Before it there was no wallet whose balance could rise."""
-        keep_balance(user, Balance(credits=None), as_of=time.time())
-        request = RequestFactory().get("/")
-        request.user = user
-        assert checkout._balance_before(request)["before"].startswith("None:")
-        before = checkout._signer().sign("None")
-        url = "http://localhost" + url_with("django_quota:checkout", next="/?paid=1", before=before)
+        cache_balance(user, None)
+        self.buy(person)
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({"wallet": "oauth_user", "balance": None}))
             with override_settings(QUOTA_BASE_URL=quota.origin):
-                assert person.come_back(url).status_code == 200
-        assert person.come_back(url)["Location"] == "/?paid=1"
+                assert person.come_back(BACK).status_code == 200
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
 
     def test_the_way_back_is_of_the_sites_own_name(
         self, person: Person, user: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
@@ -410,50 +416,102 @@ class TestCheckout:
         assert all(url.startswith("https://app.example/auth/quota/") for url in urls) and urls
 
     def test_nobody_waits_for_ever(self, person: Person, user: Any) -> None:
-        url = self.success_url(person.sandbox)
-        assert person.come_back(f"{url}&looks=14").status_code == 200
-        assert person.come_back(f"{url}&looks=15")["Location"] == "/?paid=1"
+        self.buy(person)
+        for _ in range(checkout.MAX_POLLS):
+            assert person.come_back(BACK).status_code == 200
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
 
-    @pytest.mark.parametrize("before", ["", "0", "99999999", "1:x", "\x00", "²"])
-    def test_nor_for_what_a_stranger_says(self, person: Person, user: Any, before: str) -> None:
-        answer = person.client.get("/auth/quota/checkout", {"before": before, "looks": "²"})
-        assert answer["Location"] == "/"
+    def test_nor_for_a_purchase_that_this_browser_has_not_started(
+        self, person: Person, user: Any
+    ) -> None:
+        """A link to this page makes nobody wait."""
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
+
+    def test_nor_for_a_purchase_for_another_wallet(self, person: Person, user: Any) -> None:
+        self.buy(person)
+        ProviderAccount.objects.update(external_id="another")
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
+
+    def test_nor_without_the_balance_before(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        sandbox.set(fail={"path": "/v1/balance", "status": 503, "times": 1})
+        self.buy(person)
+        caching.forget(trouble_of(user))
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
 
     def test_nor_while_the_balance_cannot_be_read(
         self, person: Person, user: Any, sandbox: Sandbox
     ) -> None:
-        url = self.success_url(sandbox)
+        self.buy(person)
         sandbox.set(fail={"path": "/v1/balance", "status": 503, "times": 9})
-        assert person.come_back(url)["Location"] == "/?paid=1"
+        assert person.come_back(BACK)["Location"] == "/?paid=1"
 
-    def test_a_double_click_makes_one_checkout(
+    def test_a_second_click_leads_to_the_same_payment_page(
         self, person: Person, user: Any, sandbox: Sandbox
     ) -> None:
+        """Without JavaScript, which disables the button."""
+        first = self.buy(person, headers=PAGE)["Location"]
+        assert self.buy(person, headers=PAGE)["Location"] == first
+        assert sandbox.requests().count("POST /api/payments/checkout") == 1
+
+    def test_clicks_before_the_first_answer_charge_nothing(
+        self, person: Person, user: Any, sandbox: Sandbox
+    ) -> None:
+        """The browser shows the payment page of the last one; nobody sees the others."""
         package = purchases.get_packages()[0].id
         sandbox.set(latency={"/api/payments/checkout": 0.3})
-        purchases.get_balance(user)
 
         def click() -> str:
             browser = Client(SERVER_NAME="localhost", headers={"accept": "text/html"})
             browser.cookies = person.client.cookies
             return str(browser.post("/auth/quota/checkout", {"package_id": package})["Location"])
 
-        pages = set(begin_together([click] * 4))
-        assert len(pages) == 1
-        assert sandbox.requests().count("POST /api/payments/checkout") == 1
+        pages = begin_together([click] * 4)
+        assert all(page.startswith(f"{sandbox.origin}/checkout/") for page in pages)
+        person.answer(person.quota.get(pages[-1], timeout=20), allow=True)
+        forget_balance(user)
+        assert purchases.get_balance(user).credits == 6_000_000
+
+    def test_a_click_on_another_package_leads_to_its_own_page(
+        self, person: Person, payment_pages: list[dict[str, str]]
+    ) -> None:
+        assert buy_package(person, "starter") == "https://pay.example/1"
+        assert buy_package(person, "basic") == "https://pay.example/2"
+
+    def test_a_click_much_later_leads_to_a_new_page(
+        self, person: Person, payment_pages: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        buy_package(person, "starter")
+        monkeypatch.setattr(checkout, "REPEAT_SECONDS", 0)
+        assert buy_package(person, "starter") == "https://pay.example/2"
+
+    def test_a_click_for_another_wallet_leads_to_a_new_page(
+        self, person: Person, payment_pages: list[dict[str, str]]
+    ) -> None:
+        """Somebody acts as another user in the same session, say."""
+        buy_package(person, "starter")
+        ProviderAccount.objects.update(external_id="another")
+        assert buy_package(person, "starter") == "https://pay.example/2"
+
+    def test_a_long_address_of_a_payment_page_does_not_fill_the_session(
+        self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        long = "https://pay.example/" + "x" * 4000
+        monkeypatch.setattr(purchases.wallet_api, "create_checkout", lambda *args, **given: long)
+        assert buy_package(person, "starter") == long
+        assert long not in str(dict(person.client.session))
+        assert buy_package(person, "starter") == long
 
     @pytest.mark.parametrize("path", ["packages", "checkout"])
     def test_a_way_back_that_is_fetched_ahead_forgets_no_purchase(
-        self, person: Person, user: Any, sandbox: Sandbox, path: str
+        self, person: Person, payment_pages: list[dict[str, str]], path: str
     ) -> None:
-        form = {"package_id": purchases.get_packages()[0].id}
-        first = person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"]
-        back = {"package": form["package_id"]}
+        buy_package(person, "starter")
         headers = {**PAGE, "Sec-Purpose": "prefetch"}
-        answer = person.client.get(f"/auth/quota/{path}", back, headers=headers)
+        answer = person.client.get(f"/auth/quota/{path}", headers=headers)
         assert (answer.status_code, answer.content) == (204, b"")
-        again = person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"]
-        assert again == first
+        assert buy_package(person, "starter") == "https://pay.example/1"
 
     @pytest.mark.parametrize("status", [403, 404, 405])
     def test_an_app_without_checkout_links_to_quotas_own_page(
@@ -480,30 +538,18 @@ class TestCheckout:
         said = "do not cover what you have just asked for"
         page = person.client.get(url.format("insufficient_credits"), headers=PAGE)
         assert said in page.content.decode()
-        page = person.client.get(url.format("<script>"), headers=PAGE)
-        assert "script" not in page.content.decode()
+        page = person.client.get(url.format("<b>"), headers=PAGE)
+        assert "<b>" not in page.content.decode()
         assert said not in page.content.decode()
 
     @pytest.mark.parametrize("way_back", ["success_url", "cancel_url"])
     def test_who_has_come_back_begins_another(
-        self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch, way_back: str
+        self, person: Person, payment_pages: list[dict[str, str]], way_back: str
     ) -> None:
         """The payment page of the one before is over; a double click is not what this is."""
-        urls: list[dict[str, str]] = []
-
-        def create(*args: Any, **given: str) -> str:
-            urls.append(given)
-            return f"https://pay.example/{len(urls)}"
-
-        monkeypatch.setattr(purchases.wallet_api, "create_checkout", create)
-
-        def buy() -> str:
-            form = {"package_id": "starter", "next": "/"}
-            return str(person.client.post("/auth/quota/checkout", form, headers=PAGE)["Location"])
-
-        assert [buy(), buy()] == ["https://pay.example/1"] * 2
-        person.client.get(urls[0][way_back])
-        assert buy() == "https://pay.example/2"
+        assert [buy_package(person, "starter") for _ in range(2)] == ["https://pay.example/1"] * 2
+        person.client.get(payment_pages[0][way_back], headers=PAGE)
+        assert buy_package(person, "starter") == "https://pay.example/2"
 
     def test_cancelled(self, person: Person, user: Any) -> None:
         payment = self.buy(person, headers={"accept": "text/html"})["Location"]
@@ -681,7 +727,7 @@ class TestPoorCaches:
 
     def test_that_is_down(self, down: None, user: Any, person: Person) -> None:
         assert "$1.00" in person.client.get("/").content.decode()
-        keep_balance(user, Balance(credits=1), as_of=time.time())
+        cache_balance(user, 1)
         assert len(purchases.get_packages()) == 4
 
 

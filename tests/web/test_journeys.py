@@ -63,6 +63,27 @@ def asked() -> Iterator[list[tuple[str, str]]]:
     request_started.disconnect(note)
 
 
+def test_double_click_on_a_package_sends_one_form(
+    page: Any, site: str, sandbox: Sandbox, asked: list[tuple[str, str]]
+) -> None:
+    """Going back, the button works again."""
+    page.goto(f"{site}/auth/quota/packages")
+    sign_in_at_quota(page, sandbox.person())
+    page.goto(f"{site}/auth/quota/packages")
+    sandbox.set(latency={"/api/payments/checkout": 0.5})
+    asked.clear()
+
+    page.get_by_role("button", name="$5.00").evaluate(
+        "button => { button.click(); setTimeout(() => button.click(), 100) }"
+    )
+    page.get_by_role("button", name="Pay").wait_for()
+    assert [path for path, _ in asked].count("/auth/quota/checkout") == 1
+
+    page.go_back()
+    page.get_by_role("button", name="$5.00").click()
+    page.get_by_role("button", name="Pay").wait_for()
+
+
 @pytest.mark.parametrize("how", ["link", "prefetch", "prerender"])
 def test_what_chromium_has_fetched_ahead_is_asked_for_again(
     page: Any, site: str, sandbox: Sandbox, how: str, asked: list[tuple[str, str]]

@@ -16,6 +16,7 @@ from django_quota.models import UsageRecord
 from django_quota.streaming import stream_response
 from django_quota.wallet import balances
 from django_quota.web import keepalive
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event
 from tests.sandbox_client import Person
@@ -190,7 +191,7 @@ class TestHead:
     def test_call_ends_at_once_under_asgi(
         self, upstream: Upstream, person: Person, user: Any, view: str
     ) -> None:
-        balances.keep_balance(user, balances.Balance(credits=1), as_of=9e9)
+        cache_balance(user, 1)
         upstream.say(chunk("first"))
 
         async def ask() -> dict[bytes, bytes]:
@@ -205,7 +206,7 @@ class TestHead:
         assert balances.kept_balance(user) is None  # it may have cost something
 
     def test_call_ends_at_once_under_wsgi(self, upstream: Upstream, user: Any) -> None:
-        balances.keep_balance(user, balances.Balance(credits=1), as_of=9e9)
+        cache_balance(user, 1)
         upstream.say(chunk("first"))
         chunks = openai_client(user).chat.completions.create(**ASK)
         # Not by Django's client, which takes the content away before it is read.

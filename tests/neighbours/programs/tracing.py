@@ -9,10 +9,10 @@ import gc
 import json
 import sys
 import threading
-import time
 from importlib import import_module
 from typing import Any
 
+from tests.helpers.balances import cache_balance
 from tests.neighbours import project
 
 PACKAGE = sys.argv[1]
@@ -53,7 +53,7 @@ from django_quota import signals
 from django_quota.models import ProviderAccount, UsageRecord
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.tokens import storing
-from django_quota.wallet.balances import Balance, keep_balance, kept_balance
+from django_quota.wallet.balances import kept_balance
 from django_quota.web.answer_recorder import AnswerRecorder
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, AsgiRequest, events, next_event, whole_answer
@@ -126,7 +126,7 @@ def seen_of(journey: Any) -> dict[str, Any]:
     """What the browser, the records and the tracer know of one answer."""
     UsageRecord.objects.all().delete()
     cache.clear()
-    keep_balance(user, Balance(credits=1), as_of=time.time() - 10)
+    cache_balance(user, 1)
     kinds: set[str] = set()
     real = AnswerRecorder.__init__
 
