@@ -22,6 +22,7 @@ from pytest_django.fixtures import Settings
 
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.oidc import id_token
+from django_quota.wallet import caching
 from django_quota.web import pending
 from tests.helpers.browser import Browser
 from tests.helpers.concurrency import begin_together
@@ -309,9 +310,9 @@ def test_a_cache_that_is_down_stops_nobody(
     def down(*args: Any) -> bool:
         raise ConnectionError("redis://:hush@cache.example")
 
-    monkeypatch.setattr(pending, "cache", SimpleNamespace(add=down))
+    monkeypatch.setattr(caching, "cache", SimpleNamespace(add=down, get=down))
     assert browser.sign_in()["Location"] == "/"
-    assert "the cache cannot be written: ConnectionError" in caplog.text
+    assert "the cache does not work: ConnectionError" in caplog.text
     assert "hush" not in caplog.text
 
 
