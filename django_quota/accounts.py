@@ -30,11 +30,15 @@ def account_of(user: Any) -> ProviderAccount | None:
     return accounts.filter(user_id=user.pk, provider=PROVIDER).first()
 
 
-def find(external_id: str) -> ProviderAccount | None:
-    """Return the account with this `sub`, with its user loaded; None if there is none."""
+def find(external_id: str, *, with_token: bool = False) -> ProviderAccount | None:
+    """Return the account with this `sub`, with its user loaded; None if there is none.
+
+    With `with_token`, its token row is loaded, too, for `django_quota.tokens.storing`.
+    """
+    related = ("user", "token") if with_token else ("user",)
     account = (
         ProviderAccount.objects.using(router.db_for_write(ProviderAccount))
-        .select_related("user")
+        .select_related(*related)
         .filter(provider=PROVIDER, external_id=external_id)
         .first()
     )
@@ -60,6 +64,8 @@ def record_sign_in(account: ProviderAccount, identity: Identity) -> None:
         setattr(account, name, value)
     if account._state.adding:
         account.save()
+        # A new account has no token row, so nobody needs to look for it.
+        ProviderAccount._meta.get_field("token").set_cached_value(account, None)
         return
     rows = ProviderAccount.objects.using(account._state.db).filter(pk=account.pk)
     if not rows.update(**values):

@@ -20,7 +20,7 @@ PRECISION = 0.5
 
 #: Seconds since 1970. On PostgreSQL, NOW() is the start of the transaction. On MariaDB,
 #: UNIX_TIMESTAMP() is ambiguous in the hour that a time zone repeats.
-_SQL = {
+SQL = {
     "postgresql": "EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())::float8",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6",
     "sqlite": "(JULIANDAY('now') - 2440587.5) * 86400.0",
@@ -37,7 +37,7 @@ class DatabaseTime(Expression):
 
     def as_sql(self, compiler: Any, connection: BaseDatabaseWrapper) -> tuple[str, tuple[()]]:
         """Return the SQL of the vendor. Django's `Now()` is a local time on MariaDB."""
-        return _SQL[connection.vendor], ()
+        return SQL[connection.vendor], ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Clock:
         with connection.cursor() as cursor:
             for _attempt in range(3):
                 began = time.monotonic()
-                cursor.execute(f"SELECT {_SQL[connection.vendor]}")
+                cursor.execute(f"SELECT {SQL[connection.vendor]}")
                 clock = cls(float(cursor.fetchone()[0]), time.monotonic())
                 if clock.at < began + PRECISION:
                     break

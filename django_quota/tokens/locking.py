@@ -12,7 +12,7 @@ from django.db.models import F
 from django_quota.exceptions import ConfigurationError, ProviderUnavailable
 from django_quota.models import QuotaToken, of_same_account
 
-from .clock import Clock
+from .clock import SQL, Clock
 
 T = TypeVar("T")
 
@@ -122,21 +122,37 @@ def locked(seen: QuotaToken, *, skip_locked: bool = False) -> Iterator[QuotaToke
 
 
 @contextmanager
-def _bounded_wait(connection: BaseDatabaseWrapper, *, nested: bool) -> Iterator[None]:
+def write_transaction(alias: str) -> Iterator[Clock]:
+    """A short transaction for one write, which waits LOCK_WAIT seconds for the lock of its row.
+
+    Yields the database's clock. Raises OperationalError if the row stays locked.
+    """
+    connection = connections[alias]
+    # On PostgreSQL the clock comes with the setting of `_bounded_wait`. Elsewhere read it before
+    # the transaction: on SQLite, one that reads first may fail to write.
+    clock = None if connection.vendor == "postgresql" else Clock.of(alias)
+    nested = connection.in_atomic_block
+    with transaction.atomic(using=alias), _bounded_wait(connection, nested=nested) as read:
+        yield clock or read
+
+
+@contextmanager
+def _bounded_wait(connection: BaseDatabaseWrapper, *, nested: bool) -> Iterator[Any]:
     """Limit the wait of a statement for a lock to LOCK_WAIT seconds.
 
     The setting is restored, because a pooler gives the connection to others. SQLite has a limit of
-    its own, `timeout`.
+    its own, `timeout`. On PostgreSQL it yields the database's clock, before the wait.
     """
     if connection.vendor == "postgresql":
         # It holds until the end of the transaction, which may be the caller's.
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)",
+                "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true), "
+                + SQL[connection.vendor],
                 [f"{LOCK_WAIT * 1000:.0f}ms"],
             )
-            (before, _set) = cursor.fetchone()
-            yield
+            before, _set, seconds = cursor.fetchone()
+            yield Clock(seconds, time.monotonic())
             if nested:
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", [before])
     elif getattr(connection, "mysql_is_mariadb", False):

@@ -54,6 +54,8 @@ def queue(token: str | Sealed, *, using: str | None = None, hint: str = "refresh
 
 def queue_unless_kept(token: str | Sealed, row: QuotaToken | None, *, using: str) -> None:
     """Queue `token` unless `row` still uses it: a provider need not rotate refresh tokens."""
+    if not token:
+        return
     sealed = token if isinstance(token, Sealed) else Sealed.of(token)
     if row is None or not row.refresh_token.same_secret(sealed):
         queue(sealed, using=using)

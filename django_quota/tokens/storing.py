@@ -38,11 +38,9 @@ def keep(account: ProviderAccount, issued: Issued, *, asked: str = "") -> None:
     """`store` for tokens that the caller holds in an `Issued`, which drops them if this raises."""
     alias = router.db_for_write(QuotaToken, instance=account)
     sign_in = _SignIn(alias, issued.reply, asked)
+    seen = _token_of(account, alias)
     try:
-        # First create the row, without a secret, so that a second attempt to save knows which row
-        # it was: if that is gone, the user has disconnected, which must not be undone.
-        known = locking.under_lock(lambda: _row_of(account, alias), alias)
-        kept = locking.under_lock(lambda: sign_in.save(known), alias)
+        kept = locking.under_lock(lambda: sign_in.store(account, seen), alias)
     except IntegrityError:  # the account is gone
         raise disconnected() from None
     except locking.RowLocked:
@@ -56,8 +54,29 @@ def keep(account: ProviderAccount, issued: Issued, *, asked: str = "") -> None:
         issued.settle()
 
 
-def _row_of(account: ProviderAccount, alias: str) -> QuotaToken:
-    known, _created = QuotaToken.objects.using(alias).get_or_create(account_id=account.pk)
+def _token_of(account: ProviderAccount, alias: str) -> QuotaToken | None:
+    """Return the row that was loaded with `account`, or a new one if it has none yet.
+
+    None if it was not loaded. Either may be out of date.
+    """
+    field: Any = ProviderAccount._meta.get_field("token")
+    if not field.is_cached(account) or account._state.db != alias:
+        return None
+    row: QuotaToken | None = field.get_cached_value(account)
+    # `save` changes it, and the account must not show tokens that may not be stored.
+    field.delete_cached_value(account)
+    return QuotaToken(account_id=account.pk) if row is None else row
+
+
+def _row_of(account: ProviderAccount, alias: str, *, create: bool = True) -> QuotaToken:
+    """Return the row of `account`. Raises NotConnected if there is none and `create` is False."""
+    rows = QuotaToken.objects.using(alias)
+    if create:
+        known, _created = rows.get_or_create(account_id=account.pk)
+    elif (found := rows.filter(account_id=account.pk).first()) is not None:
+        known = found
+    else:
+        raise disconnected()
     known.account_user = account.user_id
     known.account_external_id = account.external_id
     return known
@@ -72,9 +91,35 @@ class _SignIn:
         self._grant = secrets.randbits(GRANT_BITS)
         #: Grant and version of the row before the first attempt that may have committed.
         self.tried: tuple[int, int] | None = None
+        self._has_tried_seen = False
+        self._known: QuotaToken | None = None
+
+    def store(self, account: ProviderAccount, seen: QuotaToken | None) -> bool:
+        """Save the tokens: over the row `seen` in one statement, else under its lock.
+
+        Returns False if a later sign-in was saved between two attempts.
+        """
+        if seen is not None and not self._has_tried_seen:
+            self._has_tried_seen = True
+            if self._save_over(seen, account):
+                return True
+        if self._known is None:
+            # Create the row without a secret, so that a second attempt knows which row it was. If
+            # that is gone, the user has disconnected, which must not be undone.
+            self._known = _row_of(account, self._alias, create=self.tried is None)
+        return self.save(self._known)
+
+    def _save_over(self, seen: QuotaToken, account: ProviderAccount) -> bool:
+        """Save the tokens if the row is as it was `seen`. Returns False if it is not."""
+        seen.account_user, seen.account_external_id = account.user_id, account.external_id
+        try:
+            with locking.write_transaction(self._alias) as seen.clock:
+                return self._write(seen)
+        except IntegrityError:  # another sign-in has created the row, or the account is gone
+            return False
 
     def save(self, known: QuotaToken) -> bool:
-        """Save the tokens. Returns False if a later sign-in was saved between two attempts."""
+        """Save the tokens under the lock of the row `known`. Returns what `store` returns."""
         with locking.locked(known) as row:
             if row is None:
                 raise disconnected()
@@ -83,16 +128,24 @@ class _SignIn:
                     return True
                 if row.grant != self.tried[0]:
                     return False
-            before, old = (row.grant, row.version), row.refresh_token
-            # RFC 6749 section 5.1: a reply without a scope means the requested scope.
-            row.scope = self._asked
-            if self._reply.refresh_token is not None:
-                row.grant = self._grant
-                # Without a refresh token the lease stays: its owner is using the old one.
-                leases.NONE.write(row)
-            write(row, self._reply, self._began)
-            revocation.queue_unless_kept(old, row, using=self._alias)
-            self.tried = self.tried or before  # from now on, the commit may have happened
+            return self._write(row)
+
+    def _write(self, row: QuotaToken) -> bool:
+        """Write the tokens into `row`. Returns False if it has changed since it was read."""
+        before, old = (row.grant, row.version), row.refresh_token
+        # RFC 6749 section 5.1: a reply without a scope means the requested scope.
+        row.scope = self._asked
+        columns = fill(row, self._reply, self._began)
+        if self._reply.refresh_token is not None:
+            row.grant = self._grant
+            # Without a refresh token the lease stays: its owner is using the old one.
+            columns += ["grant", *leases.NONE.write(row)]
+        if row.pk is None:
+            row.save(using=self._alias, force_insert=True)
+        elif not _update(row, columns, version=before[1]):
+            return False
+        revocation.queue_unless_kept(old, row, using=self._alias)
+        self.tried = self.tried or before  # from now on, the commit may have happened
         return True
 
     def _was_kept(self, row: QuotaToken, tried: tuple[int, int]) -> bool:
@@ -106,26 +159,46 @@ class _SignIn:
         return (row.grant, row.version) != tried
 
 
-def write(row: QuotaToken, reply: TokenReply, asked_at: float) -> None:
-    """Write the tokens of `reply` into a locked row. What the reply leaves out stays as it was.
+def _update(row: QuotaToken, columns: list[str], *, version: int) -> bool:
+    """Save `columns` of `row` in one statement, which locks it. Returns False if the row is gone,
+    has another version, or belongs to another account."""
+    account = ProviderAccount.objects.filter(
+        pk=row.account_id, user_id=row.account_user, external_id=row.account_external_id
+    )
+    rows = QuotaToken.objects.using(locking.database(row))
+    same = rows.filter(pk=row.pk, version=version, account__in=account)
+    return bool(same.update(**{name: getattr(row, name) for name in columns}))
 
-    The lifetime counts from `asked_at` (`time.monotonic`), because the save may be long after
-    Quota's answer.
-    """
-    since = row.clock.when(asked_at)
-    row.access_token = reply.access_token
-    if reply.refresh_token is not None:
-        row.refresh_token = reply.refresh_token
-    if reply.id_token is not None:
-        row.id_token = reply.id_token
-    row.scope = reply.scope or row.scope
-    row.expires_at = since + timedelta(seconds=reply.expires_in)
-    row.status = QuotaToken.Status.ACTIVE
-    row.version += 1
-    row.last_failure, row.last_failure_at = "", None
-    row.updated_at = since
+
+def write(row: QuotaToken, reply: TokenReply, asked_at: float) -> None:
+    """`fill` and save a locked row."""
+    fill(row, reply, asked_at)
     # Use the database of the row: in this thread, a router may return another tenant's.
     row.save(using=locking.database(row))
+
+
+def fill(row: QuotaToken, reply: TokenReply, asked_at: float) -> list[str]:
+    """Set the tokens of `reply` in `row`, which the caller saves. Returns the column names.
+
+    What the reply leaves out stays as it was, and is not in the list. The lifetime counts from
+    `asked_at` (`time.monotonic`), because the save may be long after Quota's answer.
+    """
+    since = row.clock.when(asked_at)
+    tokens = {"refresh_token": reply.refresh_token, "id_token": reply.id_token}
+    values = {
+        "access_token": reply.access_token,
+        **{name: token for name, token in tokens.items() if token is not None},
+        "scope": reply.scope or row.scope,
+        "expires_at": since + timedelta(seconds=reply.expires_in),
+        "status": QuotaToken.Status.ACTIVE,
+        "version": row.version + 1,
+        "last_failure": "",
+        "last_failure_at": None,
+        "updated_at": since,
+    }
+    for name, value in values.items():
+        setattr(row, name, value)
+    return list(values)
 
 
 def write_successor(row: QuotaToken, reply: TokenReply) -> None:

@@ -23,7 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from django_quota import connecting
+from django_quota import accounts, connecting
 from django_quota.exceptions import (
     NotConnected,
     ProviderUnavailable,
@@ -60,10 +60,13 @@ def user(quota: LightProvider) -> Any:
     return made
 
 
-@pytest.fixture
-def account(user: Any) -> ProviderAccount:
+@pytest.fixture(params=["row not read", "row read"])
+def account(user: Any, request: pytest.FixtureRequest) -> ProviderAccount:
+    """The account of `user`; a sign-in has read its token row, Connect Wallet has not."""
     QuotaToken.objects.update(updated_at=timezone.now() - timedelta(hours=1))
-    return ProviderAccount.objects.get()
+    found = accounts.find("u0", with_token=request.param == "row read")
+    assert found is not None
+    return found
 
 
 @contextmanager
