@@ -45,7 +45,8 @@ class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
         self.request = request
         if not self.verify_claims(quota_identity.claims):
             raise SignInFailed("sign_in_refused", "verify_claims refused this person")
-        account = self._account(quota_identity)
+        known = accounts.find(quota_identity.subject, with_token=True)
+        account = known or self._new_account(quota_identity)
         user = account.user
         # A user who is signed in already may renew the connection.
         current = getattr(request, "user", None)
@@ -57,17 +58,18 @@ class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
             )
         if not self.user_can_authenticate(user):
             raise SignInFailed("account_inactive", f"user {user.pk} is not active")
-        accounts.record_sign_in(account, quota_identity)
+        if known is not None:
+            accounts.record_sign_in(known, quota_identity)
+        if request is not None:
+            request.quota_account = account  # type: ignore[attr-defined]
         return self.update_user(user, quota_identity.claims)
 
     async def aauthenticate(self, request: HttpRequest | None, *, quota_identity: Identity) -> Any:
         """`authenticate` for async code."""
         return await sync_to_async(self.authenticate)(request, quota_identity=quota_identity)
 
-    def _account(self, identity: Identity) -> ProviderAccount:
-        account = accounts.find(identity.subject)
-        if account is not None:
-            return account
+    def _new_account(self, identity: Identity) -> ProviderAccount:
+        """Create or link the user of a first sign-in."""
         users = list(self.filter_users_by_claims(identity.claims)[:2])
         if len(users) == 1:
             return accounts.link(users[0], identity)

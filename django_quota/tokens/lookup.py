@@ -64,6 +64,14 @@ def wallet_of(user: Any, *, anew: bool = False) -> str:
     return _remember(user, alias, *(found or (None, "")))
 
 
+def remember_wallet(user: Any, account: ProviderAccount) -> None:
+    """Store on the user object that `account`, which was read just now, is their wallet.
+
+    Raises what `database_of` raises.
+    """
+    _remember(user, database_of(user), account.pk, account.external_id)
+
+
 def _remember(user: Any, alias: str, account: Any, external_id: str) -> str:
     connection = connections[alias]
     database = [str(connection.settings_dict.get(name)) for name in ("HOST", "PORT", "NAME")]

@@ -108,13 +108,14 @@ def keep_balance_after_call(user: Any, balance: Balance, *, arrived_at: float) -
         _write_version(key)
 
 
-def forget_balance(user: Any) -> None:
+def forget_balance(user: Any, *, anew: bool = True) -> None:
     """Drop the cached balance, so that the next reader asks Quota.
 
-    A balance that was requested before this call is not shown either when it arrives.
+    A balance that was requested before this call is not shown either when it arrives. The user may
+    have connected another wallet since this object was loaded, so it looks the wallet up, unless
+    `anew` is False.
     """
-    # The user may have connected another wallet since this object was loaded.
-    key = _key(user, anew=True)
+    key = _key(user, anew=anew)
     _note_news(key)
     _write_version(key)
 

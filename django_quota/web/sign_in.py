@@ -19,13 +19,19 @@ from mozilla_django_oidc.views import (
 
 from django_quota import accounts, connecting
 from django_quota.conf import get_settings
-from django_quota.exceptions import ProviderUnavailable, QuotaError, SignInFailed
+from django_quota.exceptions import (
+    InsufficientScope,
+    ProviderUnavailable,
+    QuotaError,
+    SignInFailed,
+)
 from django_quota.models import ProviderAccount
 from django_quota.oidc import authorization_code, discovery
 from django_quota.oidc.authorization_code import AuthorizationResponse
+from django_quota.oidc.endpoints import TokenReply
 from django_quota.oidc.id_token import Identity
 from django_quota.signals import signed_in, wallet_connected
-from django_quota.tokens import storing
+from django_quota.tokens import lookup, storing
 from django_quota.tokens.issued import Issued
 from django_quota.tokens.payer import refuse_if_acting, user_of
 from django_quota.wallet import balances
@@ -98,18 +104,15 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             redirect_uri=started.redirect_uri,
             code_verifier=started.code_verifier,
         )
+        self.refusal = refusal_of_scopes(reply, self.extra_scopes)
         with Issued(reply) as issued:
             if started.user_pk is None:
                 response = self.sign_in(started, issued)
             else:
                 response = self.connect_wallet(started, issued)
-        try:
-            authorization_code.require_scopes(reply, self.extra_scopes)
-            outcomes.record_landing(
-                request.session, started.state, self.success_url, self.extra_scopes
-            )
-        finally:
-            sessions.save(request.session)
+        sessions.save(request.session)
+        if self.refusal is not None:
+            raise self.refusal
         return response
 
     def pop_pending(self) -> PendingSignIn | None:
@@ -159,15 +162,19 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         identity = authorization_code.identity_of(issued.reply, nonce=started.nonce)
         account = self.authenticate(identity)
         self.store_tokens(account, issued, get_settings().scopes)
-        balances.forget_balance(self.user)
+        lookup.remember_wallet(self.user, account)
+        balances.forget_balance(self.user, anew=False)
         response = self.login_success()
         signed_in.send(sender=type(self), request=self.request, user=self.user, account=account)
         return response
 
     def authenticate(self, identity: Identity) -> ProviderAccount:
         """Let the backends find or create `self.user`, and return the user's account."""
-        self.user = auth.authenticate(self.request_without_query(), quota_identity=identity)
-        account = accounts.find(identity.subject)
+        request = self.request_without_query()
+        self.user = auth.authenticate(request, quota_identity=identity)
+        account = getattr(request, "quota_account", None)  # set by QuotaBackend
+        if account is None or account.external_id != identity.subject:
+            account = accounts.find(identity.subject)
         if self.user is None or account is None or account.user_id != self.user.pk:
             raise SignInFailed(
                 "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"
@@ -188,16 +195,24 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         storing.keep(account, issued, asked=" ".join(add_scopes(scopes, self.extra_scopes)))
 
     def login_success(self) -> HttpResponseBase:
-        """Log in with a new session key, also if the same user is logged in already: a person who
-        knew the old key must not share the new session (session fixation)."""
-        before = self.request.session.session_key
-        auth.login(self.request, self.user)
-        if self.request.session.session_key == before:
-            self.request.session.cycle_key()
+        """Log in with a new session key, also if the same user is logged in already."""
+        session = self.request.session
+        sessions.add_user(session, self.user)
         # A project may use mozilla-django-oidc's SessionRefresh for another provider. At this time
         # it would redirect our users to that provider.
-        self.request.session["oidc_id_token_expiration"] = FAR_FUTURE
+        session["oidc_id_token_expiration"] = FAR_FUTURE
+        self.record_landing()
+        sessions.renew_key(session)
+        auth.login(self.request, self.user)
         return HttpResponseRedirect(self.success_url)
+
+    def record_landing(self) -> None:
+        """Note in the session where this sign-in leads to, unless it has failed."""
+        if self.refusal is None:
+            state = query_value(self.request, "state")
+            outcomes.record_landing(
+                self.request.session, str(state), self.success_url, self.extra_scopes
+            )
 
     def connect_wallet(self, started: PendingSignIn, issued: Issued) -> HttpResponseBase:
         """Connect Wallet: store the tokens for the user who started it and is still signed in."""
@@ -212,5 +227,15 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         )
         self.store_tokens(account, issued, get_settings().connect_scopes)
         balances.forget_balance(user)
+        self.record_landing()
         wallet_connected.send(sender=ProviderAccount, user=user, account=account)
         return HttpResponseRedirect(self.success_url)
+
+
+def refusal_of_scopes(reply: TokenReply, needs: str) -> InsufficientScope | None:
+    """Return the error if Quota granted less than `needs`, scopes with spaces between them."""
+    try:
+        authorization_code.require_scopes(reply, needs)
+    except InsufficientScope as error:
+        return error
+    return None
