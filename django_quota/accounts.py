@@ -36,12 +36,9 @@ def find(external_id: str, *, with_token: bool = False) -> ProviderAccount | Non
     With `with_token`, its token row is loaded, too, for `django_quota.tokens.storing`.
     """
     related = ("user", "token") if with_token else ("user",)
-    account = (
-        ProviderAccount.objects.using(router.db_for_write(ProviderAccount))
-        .select_related(*related)
-        .filter(provider=PROVIDER, external_id=external_id)
-        .first()
-    )
+    accounts = ProviderAccount.objects.using(router.db_for_write(ProviderAccount))
+    found = accounts.select_related(*related).filter(provider=PROVIDER, external_id=external_id)
+    account = next(iter(found), None)  # one at most, so that there is nothing to sort
     # A `sub` is case sensitive (OpenID Connect Core 1.0 section 2), but MariaDB ignores case until
     # `migrate` has set the column's collation. Another case is another person.
     return account if account is not None and account.external_id == external_id else None

@@ -4,13 +4,14 @@ RFC 6749 section 4.1.1, OpenID Connect Core 1.0 section 3.1.2.1.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
-from django.utils.decorators import method_decorator
+from django.utils.decorators import classonlymethod
 from django.views.decorators.csrf import csrf_protect
 from django.views.generic import View
 
@@ -35,10 +36,6 @@ from .signed_scopes import sign_scope
 logger = logging.getLogger("django_quota.sign_in")
 
 
-@method_decorator(login_not_required, name="dispatch")
-@method_decorator(outside_transactions, name="dispatch")
-# Like Django's own login and logout views, protected also without the CSRF middleware.
-@method_decorator(csrf_protect, name="dispatch")
 class SignInView(View):
     """Base of start, callback and connect. A failure is a redirect with an error code."""
 
@@ -48,6 +45,14 @@ class SignInView(View):
     error: QuotaError
     error_code: str
     reference: str
+
+    @classonlymethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+        """Return the view function, decorated once: `method_decorator` would do it anew for each
+        request."""
+        # Like Django's own login and logout views, protected also without the CSRF middleware.
+        view = csrf_protect(super().as_view(**initkwargs))
+        return outside_transactions(login_not_required(view))
 
     def __init__(self, **kwargs: Any) -> None:
         # Skip the constructors of mozilla-django-oidc, which read OIDC_* settings.

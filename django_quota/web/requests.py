@@ -1,6 +1,10 @@
 """Reads a request: its parameters, and the kind of response that it expects."""
 
-from django.http import HttpRequest
+import copy
+
+from django.http import HttpRequest, QueryDict
+
+from django_quota.oidc.authorization_code import AuthorizationResponse
 
 
 def query_value(request: HttpRequest, name: str) -> str | None:
@@ -8,6 +12,24 @@ def query_value(request: HttpRequest, name: str) -> str | None:
     RFC 6749 section 3.1 forbids)."""
     values = request.GET.getlist(name)
     return values[0] if len(values) == 1 and is_text(values[0]) else None
+
+
+def authorization_response(request: HttpRequest) -> AuthorizationResponse:
+    """Return the parameters that Quota adds to the URL of the callback."""
+    values = {
+        name: (query_value(request, name) or "") if name in request.GET else None
+        for name in ("code", "error", "iss")
+    }
+    return AuthorizationResponse(**values)
+
+
+def without_query(request: HttpRequest) -> HttpRequest:
+    """Return a copy of the request without code and state: the backend of mozilla-django-oidc
+    accepts any keyword, and would send Quota's code to its own provider."""
+    request = copy.copy(request)
+    request.GET = QueryDict()
+    request.META = {**request.META, "QUERY_STRING": ""}
+    return request
 
 
 def form_value(request: HttpRequest, name: str) -> str:

@@ -5,13 +5,12 @@ They inherit the extension points of mozilla-django-oidc (`get_extra_params`, `s
 with the reason.
 """
 
-import copy
 import logging
 from typing import Any
 
 from django.contrib import auth
 from django.db import Error
-from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, QueryDict
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from mozilla_django_oidc.views import (
     OIDCAuthenticationCallbackView,
     OIDCAuthenticationRequestView,
@@ -27,7 +26,6 @@ from django_quota.exceptions import (
 )
 from django_quota.models import ProviderAccount
 from django_quota.oidc import authorization_code, discovery
-from django_quota.oidc.authorization_code import AuthorizationResponse
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.oidc.id_token import Identity
 from django_quota.signals import signed_in, wallet_connected
@@ -41,7 +39,7 @@ from .answers import is_redirect_loop
 from .authorization import SignInView, add_scopes
 from .pending import PendingSignIn
 from .redirects import redirect_browser, safe_next, url_on_this_host, url_with
-from .requests import query_value
+from .requests import authorization_response, query_value, without_query
 from .signed_scopes import read_scope
 
 logger = logging.getLogger("django_quota.sign_in")
@@ -100,7 +98,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         if started is None or started.is_expired:
             return self.answer_unknown_state(started)
         reply = authorization_code.exchange(
-            self.authorization_response(),
+            authorization_response(request),
             redirect_uri=started.redirect_uri,
             code_verifier=started.code_verifier,
         )
@@ -110,6 +108,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                 response = self.sign_in(started, issued)
             else:
                 response = self.connect_wallet(started, issued)
+        self.record_landing()  # `login_success` has, unless the project overrides it
         sessions.save(request.session)
         if self.refusal is not None:
             raise self.refusal
@@ -147,16 +146,6 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         unknown = "no sign-in with this state in this session"
         raise SignInFailed("state_mismatch", unknown if started is None else late)
 
-    def authorization_response(self) -> AuthorizationResponse:
-        request = self.request
-
-        def value_of(name: str) -> str | None:
-            return (query_value(request, name) or "") if name in request.GET else None
-
-        return AuthorizationResponse(
-            code=value_of("code"), error=value_of("error"), iss=value_of("iss")
-        )
-
     def sign_in(self, started: PendingSignIn, issued: Issued) -> HttpResponseBase:
         """Find or create the user, store the tokens and log the user in."""
         identity = authorization_code.identity_of(issued.reply, nonce=started.nonce)
@@ -170,7 +159,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
 
     def authenticate(self, identity: Identity) -> ProviderAccount:
         """Let the backends find or create `self.user`, and return the user's account."""
-        request = self.request_without_query()
+        request = without_query(self.request)
         self.user = auth.authenticate(request, quota_identity=identity)
         account = getattr(request, "quota_account", None)  # set by QuotaBackend
         if account is None or account.external_id != identity.subject:
@@ -180,14 +169,6 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
                 "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"
             )
         return account
-
-    def request_without_query(self) -> HttpRequest:
-        """This request without code and state: the backend of mozilla-django-oidc accepts any
-        keyword, and would send Quota's code to its own provider."""
-        request = copy.copy(self.request)
-        request.GET = QueryDict()
-        request.META = {**request.META, "QUERY_STRING": ""}
-        return request
 
     def store_tokens(self, account: Any, issued: Issued, scopes: tuple[str, ...]) -> None:
         """Store the tokens. If Quota names no scope, they have the requested one (RFC 6749 section
@@ -207,12 +188,10 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         return HttpResponseRedirect(self.success_url)
 
     def record_landing(self) -> None:
-        """Note in the session where this sign-in leads to, unless it has failed."""
-        if self.refusal is None:
-            state = query_value(self.request, "state")
-            outcomes.record_landing(
-                self.request.session, str(state), self.success_url, self.extra_scopes
-            )
+        """Note in the session, once, where this sign-in leads to, unless it has failed."""
+        session, state = self.request.session, str(query_value(self.request, "state"))
+        if self.refusal is None and not outcomes.landing_url(session, state):
+            outcomes.record_landing(session, state, self.success_url, self.extra_scopes)
 
     def connect_wallet(self, started: PendingSignIn, issued: Issued) -> HttpResponseBase:
         """Connect Wallet: store the tokens for the user who started it and is still signed in."""
@@ -227,7 +206,6 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         )
         self.store_tokens(account, issued, get_settings().connect_scopes)
         balances.forget_balance(user)
-        self.record_landing()
         wallet_connected.send(sender=ProviderAccount, user=user, account=account)
         return HttpResponseRedirect(self.success_url)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import CursorWrapper
+
+from tests.helpers.concurrency import closes_connections
 
 needs_second_connection = pytest.mark.skipif(
     "connection.vendor == 'sqlite'", reason="SQLite has one writer: it refuses instead"
@@ -80,3 +84,27 @@ def statements() -> Iterator[list[str]]:
 
     with every_query(note):
         yield seen
+
+
+@contextmanager
+def losing_the_confirmation(
+    meanwhile: Callable[[], Any] = lambda: None, *, of: int = 1
+) -> Iterator[None]:
+    """COMMIT number `of` happens, then `meanwhile`, and the connection breaks before it is told."""
+    real, left = BaseDatabaseWrapper._commit, of
+
+    def commit(connection: BaseDatabaseWrapper) -> None:
+        nonlocal left
+        real(connection)
+        left -= 1
+        if left == 0:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(closes_connections(meanwhile)).result(30)
+            raise OperationalError("server closed the connection unexpectedly")
+
+    BaseDatabaseWrapper._commit = commit
+    try:
+        yield
+    finally:
+        BaseDatabaseWrapper._commit = real
+    assert left <= 0, "there were fewer commits"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from threading import Event
@@ -19,7 +18,6 @@ import pytest
 from cryptography.fernet import Fernet
 from django.conf import settings as django_settings
 from django.db import OperationalError
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -37,6 +35,7 @@ from django_quota.tokens import access, bulk, endings, locking, single_flight, s
 from django_quota.tokens.reencryption import reencrypt
 from django_quota.web import webhook_events
 from tests.helpers.concurrency import closes_connections, locked_elsewhere
+from tests.helpers.databases import losing_the_confirmation
 from tests.helpers.rows import expire, pair, token_reply
 from tests.light_provider import LightProvider
 from tests.shown import listening
@@ -67,30 +66,6 @@ def account(user: Any, request: pytest.FixtureRequest) -> ProviderAccount:
     found = accounts.find("u0", with_token=request.param == "row read")
     assert found is not None
     return found
-
-
-@contextmanager
-def losing_the_confirmation(
-    meanwhile: Callable[[], Any] = lambda: None, *, of: int = 1
-) -> Iterator[None]:
-    """COMMIT number `of` happens, then `meanwhile`, and the connection breaks before it is told."""
-    real, left = BaseDatabaseWrapper._commit, of
-
-    def commit(connection: BaseDatabaseWrapper) -> None:
-        nonlocal left
-        real(connection)
-        left -= 1
-        if left == 0:
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(closes_connections(meanwhile)).result(30)
-            raise OperationalError("server closed the connection unexpectedly")
-
-    BaseDatabaseWrapper._commit = commit
-    try:
-        yield
-    finally:
-        BaseDatabaseWrapper._commit = real
-    assert left <= 0, "there were fewer commits"
 
 
 def after_the_answer(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:

@@ -20,9 +20,8 @@ from django_quota.oidc.id_token import Identity
 from django_quota.tokens import endings, locking, storing
 from django_quota.tokens.reencryption import reencrypt
 from tests.helpers.concurrency import locked_elsewhere
-from tests.helpers.databases import needs_second_connection, statements
+from tests.helpers.databases import losing_the_confirmation, needs_second_connection, statements
 from tests.helpers.rows import HUSH, make_account, make_token, make_user, pair, token_reply
-from tests.tokens.test_lost_confirmations import losing_the_confirmation
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

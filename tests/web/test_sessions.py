@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib import auth
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
+from django.http import HttpResponseRedirect
 from django.test import Client
 from pytest_django.fixtures import Settings
 
 from django_quota.signals import signed_in
 from django_quota.web import sessions
+from django_quota.web.sign_in import CallbackView
 from tests.helpers.browser import Browser
 from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider
 from tests.tiny_server import TinyServer
@@ -171,3 +174,21 @@ def test_password_changed_since_the_last_sign_in_leaves_nothing_of_the_old_sessi
 
     assert "cart" not in browser.client.session
     assert Session.objects.count() == 1
+
+
+def test_login_success_of_the_project_still_notes_where_the_sign_in_led(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An override as mozilla-django-oidc documents it knows nothing of this note."""
+
+    def login_success(self: CallbackView) -> HttpResponseRedirect:
+        auth.login(self.request, self.user)
+        return HttpResponseRedirect(self.success_url)
+
+    monkeypatch.setattr(CallbackView, "login_success", login_success)
+    back = browser.at_provider(browser.start(next="/?welcome=1"))
+
+    assert browser.come_back(back)["Location"] == "/?welcome=1"
+
+    assert browser.client.session[SESSION_KEY]
+    assert browser.come_back(back)["Location"] == "/?welcome=1"  # the back button
