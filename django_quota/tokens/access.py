@@ -7,6 +7,7 @@ does the work.
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -103,11 +104,7 @@ def renew_unless_taken(seen: QuotaToken, *, since: datetime, patience: float) ->
     Do not call it in a transaction. Raises what `get_access_token` raises.
     """
     alias = locking.database(seen)
-    renewal = Renewal(seen, None, since=since)
-
-    def work() -> bool:
-        return renewal.run_unless_taken(patience)
-
+    work = partial(Renewal(seen, None, since=since).run_unless_taken, patience)
     place = locking.under_lock(lambda: here(alias), alias, patience)
     try:
         return renewals.result(_begin(place, object(), work))
@@ -134,14 +131,14 @@ _look = at_place_of_caller(_found_or_begun)
 
 def _begin(place: Place, key: Hashable, work: Callable[[], T], *, join: bool = True) -> "Future[T]":
     """Start `work` in `renewals`, on its own connection, in the database and schema of `place`."""
+    return renewals.start(key, partial(_at_place, place, work), join=join)
 
-    def at_place() -> T:
-        if not renewals.inline:
-            leave_pool(place.alias)
-            locking.under_lock(place.enter, place.alias)
-        return work()
 
-    return renewals.start(key, at_place, join=join)
+def _at_place(place: Place, work: Callable[[], T]) -> T:
+    if not renewals.inline:
+        leave_pool(place.alias)
+        locking.under_lock(place.enter, place.alias)
+    return work()
 
 
 class _Wanted:

@@ -43,16 +43,21 @@ def run_in_thread(work: Callable[[], T]) -> T:
     places. Raises what `work` raises, and RuntimeError if no thread can be started.
     """
     done: Future[T] = Future()
-    context = copy_context()  # a database router may read the tenant from it
-
-    def run() -> None:
-        try:
-            done.set_result(context.run(on_own_connections, partial(_without_pools, work)))
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="django_quota-write").start()
+    threading.Thread(target=_settle, args=(done, _apart(work)), name="django_quota-write").start()
     return done.result()
+
+
+def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:
+        done.set_exception(error)
+
+
+def _apart(work: Callable[[], T]) -> Callable[[], T]:
+    """Return `work` for another thread, in the context of this one: a database router may read the
+    tenant from it."""
+    return partial(copy_context().run, on_own_connections, partial(_without_pools, work))
 
 
 def _without_pools(work: Callable[[], T]) -> T:
@@ -105,11 +110,7 @@ class Outbox:
 
         `what` describes it in the log.
         """
-        context = copy_context()
-
-        def later() -> object:
-            return context.run(on_own_connections, partial(_without_pools, work))
-
+        later = _apart(work)
         with self._lock:
             if len(self._items) >= MOST:
                 logger.error("%s: given up, because too many items are waiting", what)

@@ -5,6 +5,7 @@ after a renewal or a sign-in, never in the middle of one.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -28,21 +29,25 @@ def wipe(seen: QuotaToken, *, if_still: Callable[[QuotaToken], bool] | None = No
     Returns False if the row is gone, or if `if_still` returns False for it under the lock. Raises
     ProviderUnavailable if the row stays locked.
     """
-    alias, found = locking.database(seen), False
+    wiping = _Wiping(seen, if_still)
+    locking.under_lock(wiping.attempt, wiping.alias)
+    return wiping.found
 
-    def work() -> None:
-        nonlocal found
-        with locking.locked(seen) as row:
+
+class _Wiping:
+    def __init__(self, seen: QuotaToken, if_still: Callable[[QuotaToken], bool] | None) -> None:
+        self.alias, self.found = locking.database(seen), False
+        self._seen, self._if_still = seen, if_still
+
+    def attempt(self) -> None:
+        with locking.locked(self._seen) as row:
             if row is None:
                 # A first attempt may have deleted the row and lost the confirmation of the commit.
                 # So `found` keeps the value of that attempt.
                 return
-            found = if_still is None or if_still(row)
-            if found:
-                row.delete(using=alias)
-
-    locking.under_lock(work, alias)
-    return found
+            self.found = self._if_still is None or self._if_still(row)
+            if self.found:
+                row.delete(using=self.alias)
 
 
 def wipe_all(rows: Iterable[QuotaToken], alias: str, *, also: Callable[[], object]) -> None:
@@ -50,18 +55,17 @@ def wipe_all(rows: Iterable[QuotaToken], alias: str, *, also: Callable[[], objec
 
     Raises ProviderUnavailable if a row stays locked; nothing is deleted then.
     """
-    seen = list(rows)
+    locking.under_lock(partial(_wipe_all, list(rows), alias, also), alias)
 
-    def work() -> None:
-        # `locked` writes first: on SQLite, a transaction that reads first may fail to write.
-        with transaction.atomic(using=alias):
-            for each in seen:
-                with locking.locked(each) as row:
-                    if row is not None:
-                        row.delete(using=alias)
-            also()
 
-    locking.under_lock(work, alias)
+def _wipe_all(rows: list[QuotaToken], alias: str, also: Callable[[], object]) -> None:
+    # `locked` writes first: on SQLite, a transaction that reads first may fail to write.
+    with transaction.atomic(using=alias):
+        for each in rows:
+            with locking.locked(each) as row:
+                if row is not None:
+                    row.delete(using=alias)
+        also()
 
 
 def require_sign_in(seen: QuotaToken, reason: str) -> bool:
@@ -71,15 +75,15 @@ def require_sign_in(seen: QuotaToken, reason: str) -> bool:
     locked.
     """
     alias = locking.database(seen)
+    return locking.under_lock(partial(_require_sign_in, seen, reason, alias), alias)
 
-    def work() -> bool:
-        with locking.locked(seen) as row:
-            if row is None:
-                return False
-            row.status = QuotaToken.Status.REAUTHENTICATION_REQUIRED
-            row.last_failure = reason
-            row.version += 1  # a renewal under way must not undo this
-            row.save(using=alias, update_fields=["status", "last_failure", "version"])
-            return True
 
-    return locking.under_lock(work, alias)
+def _require_sign_in(seen: QuotaToken, reason: str, alias: str) -> bool:
+    with locking.locked(seen) as row:
+        if row is None:
+            return False
+        row.status = QuotaToken.Status.REAUTHENTICATION_REQUIRED
+        row.last_failure = reason
+        row.version += 1  # a renewal under way must not undo this
+        row.save(using=alias, update_fields=["status", "last_failure", "version"])
+        return True

@@ -6,6 +6,8 @@ nothing here knows them. So code that receives tokens holds them in `with Issued
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 from django.db import Error, connections, router
@@ -19,7 +21,7 @@ from django_quota.oidc.bounded_http import within
 from django_quota.secret import Secret
 
 from . import durable, revocation
-from .places import here
+from .places import Place, here
 from .single_flight import in_transaction
 
 logger = logging.getLogger("django_quota.issued")
@@ -74,24 +76,18 @@ def _drop(reply: endpoints.TokenReply) -> None:
 @sensitive_variables()
 def _queue(token: str, hint: str) -> None:
     alias = router.db_for_write(PendingRevocation)
-
-    @sensitive_variables()
-    def work() -> None:
-        revocation.queue(token, using=alias, hint=hint)
-
+    work = partial(revocation.queue, Secret(token), using=alias, hint=hint)
     # The error that follows rolls the caller's transaction back, and the row would be lost. So use
     # another connection. On SQLite no other connection can write meanwhile.
     if in_transaction(alias) and connections[alias].vendor != "sqlite":
-        place = here(alias)
-
-        @sensitive_variables()
-        def elsewhere() -> None:
-            place.enter()
-            work()
-
-        durable.run_in_thread(elsewhere)
+        durable.run_in_thread(partial(_call_at, here(alias), work))
     else:
         work()
+
+
+def _call_at(place: Place, work: Callable[[], object]) -> None:
+    place.enter()
+    work()
 
 
 @sensitive_variables()

@@ -122,12 +122,12 @@ def begin(request: HttpRequest) -> Callable[[], None]:
     """Make `request` the current one of this thread or task. Returns a function that ends it."""
     before = _request.get()
     _request.set(request)
+    return partial(_end, request, before)
 
-    def end() -> None:
-        if _request.get() is request:  # else it is called in another context, or too late
-            _request.set(before)
 
-    return end
+def _end(request: HttpRequest, before: HttpRequest | None) -> None:
+    if _request.get() is request:  # else it is called in another context, or too late
+        _request.set(before)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -106,20 +106,22 @@ def at_place_of_caller(
     connection of the event loop's thread. Then the coroutine raises RefreshImpossibleHere.
     """
 
-    def checked(loops: Place | None, user: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if loops is not None and here(loops.alias) != loops:
-            raise RefreshImpossibleHere(
-                "The connection of the event loop's thread is in one schema, and the connection "
-                "that async code uses for the database is in another. Set the schema inside the "
-                "async code, with sync_to_async, or call the sync function."
-            )
-        return work(user, *args, **kwargs)
-
     @wraps(work)
     async def twin(user: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await sync_to_async(checked)(_place_of_loop(user), user, *args, **kwargs)
+        call = partial(work, user, *args, **kwargs)
+        return await sync_to_async(_call_at_place_of_loop)(_place_of_loop(user), call)
 
     return twin
+
+
+def _call_at_place_of_loop(loops: Place | None, call: Callable[[], T]) -> T:
+    if loops is not None and here(loops.alias) != loops:
+        raise RefreshImpossibleHere(
+            "The connection of the event loop's thread is in one schema, and the connection that "
+            "async code uses for the database is in another. Set the schema inside the async code, "
+            "with sync_to_async, or call the sync function."
+        )
+    return call()
 
 
 def _place_of_loop(user: Any) -> Place | None:

@@ -83,10 +83,10 @@ class _Waiting:
             self._before(signum, frame)
             return
         self._waits = True
+        how = (signum, frame)
+        threading.Thread(target=self._wait, args=how, name="django_quota-stop").start()
 
-        def wait() -> None:
-            wait_for_renewals()
-            self._waits = False
-            self._before(signum, frame)
-
-        threading.Thread(target=wait, name="django_quota-stop").start()
+    def _wait(self, signum: int, frame: Any) -> None:
+        wait_for_renewals()
+        self._waits = False
+        self._before(signum, frame)
