@@ -7,7 +7,6 @@ returns one that is older than the last commit.
 """
 
 import time
-from hashlib import sha256
 from typing import Any
 
 from django.db import connections, router
@@ -17,15 +16,13 @@ from django_quota.models import PROVIDER, ProviderAccount, QuotaToken, of_same_a
 
 from .clock import Clock, DatabaseTime
 from .places import database_of
+from .wallet_name import remember_wallet
 
 #: The columns that a billed call needs; the others are deferred.
 COLUMNS = ("access_token", "expires_at", "status", "last_failure")
 
 #: What `QuotaToken.identity` needs in addition: attribute -> column of the account.
 IDENTITY = {"account_user": "user_id", "account_external_id": "external_id"}
-
-#: The attribute of a user object that stores the result of `wallet_of`.
-_REMEMBERED = "_django_quota_wallet"
 
 #: Database and conditions -> the query, its SQL with their values as parameters, and its columns.
 _compiled: dict[tuple[str, ...], tuple[Any, str, list[Any]]] = {}
@@ -42,44 +39,8 @@ def token_row(user: Any) -> QuotaToken | None:
         return None
     row = _row(alias, ("account", *COLUMNS), account__user_id=user.pk, account__provider=PROVIDER)
     if row is not None:
-        _remember(user, alias, row.account_id, row.account_external_id)
+        remember_wallet(user, alias, row.account_id, row.account_external_id)
     return row
-
-
-def wallet_of(user: Any, *, anew: bool = False) -> str:
-    """Return a name for `user`'s wallet, for keys of a cache that several tenants may share.
-
-    It is a hash of the database, the schema, the user, the account and the `sub`, because in
-    another tenant the user's primary key alone is another person's.
-
-    It makes at most one query, and stores the result on the user object, as `token_row` does. With
-    `anew` it always makes the query. Raises what `database_of` raises.
-    """
-    known: str | None = getattr(user, _REMEMBERED, None)
-    if known is not None and not anew:
-        return known
-    alias = database_of(user)
-    accounts = ProviderAccount.objects.using(alias).filter(user_id=user.pk, provider=PROVIDER)
-    found = accounts.values_list("pk", "external_id").first() if user.pk is not None else None
-    return _remember(user, alias, *(found or (None, "")))
-
-
-def remember_wallet(user: Any, account: ProviderAccount) -> None:
-    """Store on the user object that `account`, which was read just now, is their wallet.
-
-    Raises what `database_of` raises.
-    """
-    _remember(user, database_of(user), account.pk, account.external_id)
-
-
-def _remember(user: Any, alias: str, account: Any, external_id: str) -> str:
-    connection = connections[alias]
-    database = [str(connection.settings_dict.get(name)) for name in ("HOST", "PORT", "NAME")]
-    schema = getattr(connection, "schema_name", "")  # set by django-tenants
-    parts = (alias, database, schema, str(user.pk), account, external_id)
-    wallet = sha256(repr(parts).encode()).hexdigest()
-    setattr(user, _REMEMBERED, wallet)
-    return wallet
 
 
 def token_row_of_account(account: ProviderAccount) -> QuotaToken | None:

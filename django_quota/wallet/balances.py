@@ -13,7 +13,7 @@ from typing import Any
 
 from django_quota import money
 from django_quota.conf import get_settings
-from django_quota.tokens.lookup import wallet_of
+from django_quota.tokens.wallet_name import wallet_of
 
 from . import caching
 

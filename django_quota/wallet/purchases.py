@@ -20,9 +20,9 @@ from django_quota.oidc import wallet_api
 from django_quota.oidc.bounded_http import within
 from django_quota.oidc.wallet_api import Package
 from django_quota.tokens import access
-from django_quota.tokens.lookup import wallet_of
 from django_quota.tokens.payer import require_payer
 from django_quota.tokens.places import at_place_of_caller
+from django_quota.tokens.wallet_name import wallet_of
 
 from . import caching
 from .balances import (

@@ -14,8 +14,8 @@ from django_quota import money
 from django_quota.conf import get_settings
 from django_quota.exceptions import InsufficientScope, QuotaError, RequestRefused
 from django_quota.oidc.wallet_api import Package
-from django_quota.tokens.lookup import wallet_of
 from django_quota.tokens.payer import get_payer, user_of
+from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import balances, purchases
 
 from . import messages

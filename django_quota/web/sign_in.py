@@ -29,9 +29,11 @@ from django_quota.oidc import authorization_code, discovery
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.oidc.id_token import Identity
 from django_quota.signals import signed_in, wallet_connected
-from django_quota.tokens import lookup, storing
+from django_quota.tokens import storing
 from django_quota.tokens.issued import Issued
 from django_quota.tokens.payer import refuse_if_acting, user_of
+from django_quota.tokens.places import database_of
+from django_quota.tokens.wallet_name import remember_wallet
 from django_quota.wallet import balances
 
 from . import outcomes, pending, sessions
@@ -151,7 +153,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         identity = authorization_code.identity_of(issued.reply, nonce=started.nonce)
         account = self.authenticate(identity)
         self.store_tokens(account, issued, get_settings().scopes)
-        lookup.remember_wallet(self.user, account)
+        remember_wallet(self.user, database_of(self.user), account.pk, account.external_id)
         balances.forget_balance(self.user, anew=False)
         response = self.login_success()
         signed_in.send(sender=type(self), request=self.request, user=self.user, account=account)

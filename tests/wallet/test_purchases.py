@@ -24,8 +24,8 @@ from django_quota.exceptions import (
 )
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import discovery
-from django_quota.tokens.lookup import wallet_of
 from django_quota.tokens.single_flight import renewals
+from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import caching, purchases
 from django_quota.wallet.balances import UNAVAILABLE, forget_balance
 from django_quota.web import checkout

@@ -16,7 +16,7 @@ from django_quota import signals
 from django_quota.exceptions import ConfigurationError
 from django_quota.models import UsageRecord
 from django_quota.tokens import durable
-from django_quota.tokens.lookup import wallet_of
+from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
 from django_quota.wallet.usage import (
