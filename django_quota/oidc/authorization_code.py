@@ -69,12 +69,11 @@ def identity_of(reply: TokenReply, *, nonce: str) -> Identity:
     """Validate the id_token of `reply` and return its identity.
 
     Claims that QUOTA_SCOPES cover and the id_token lacks come from userinfo. Raises SignInFailed,
-    and what `discovery.signing_keys` raises.
+    and what `discovery.verified_claims` raises.
     """
     settings = get_settings()
     identity = id_token.validate(
-        reply.id_token,
-        keys=discovery.signing_keys(reply.id_token),
+        discovery.verified_claims(reply.id_token),
         issuer=discovery.metadata().issuer,
         audience=settings.client_id,
         nonce=nonce,

@@ -15,7 +15,12 @@ import jwt
 
 from django_quota.conf import get_settings, is_acceptable
 from django_quota.conf.origins import origin
-from django_quota.exceptions import ConfigurationError, IssuerMismatch, ProviderUnavailable
+from django_quota.exceptions import (
+    ConfigurationError,
+    IssuerMismatch,
+    ProviderUnavailable,
+    SignInFailed,
+)
 
 from . import id_token
 from .cached_document import CachedDocument
@@ -169,19 +174,20 @@ def is_trusted(url: object) -> bool:
     return origin_of(url) in get_settings().trusted_origins
 
 
-def signing_keys(token: object) -> list[jwt.PyJWK]:
-    """Return Quota's keys for id_tokens, fetched once more if none of them has signed `token`.
+def verified_claims(token: object) -> dict[str, Any]:
+    """Return the claims of an id_token that one of Quota's keys has signed.
 
-    The signature decides, not the `kid`: a rotated key may have the same `kid`, or none (OpenID
-    Connect Core 1.0 section 10.1). Raises what `metadata` raises, and SignInFailed if `token` is
-    not a signed JWT.
+    If none of the known keys has, the keys are fetched once more. The signature decides, not the
+    `kid`: a rotated key may have the same `kid`, or none (OpenID Connect Core 1.0 section 10.1).
+    Raises what `metadata` raises, and SignInFailed if Quota has not signed `token`.
     """
-    id_token.key_id(token)
+    id_token.key_id(token)  # no keys are fetched for text that is not a JWT
     asked_at = time.monotonic()
     keys = published_keys()
-    if id_token.is_signed(token, keys):
-        return keys
-    return published_keys(since=asked_at)
+    try:
+        return id_token.verify(token, keys)
+    except SignInFailed:
+        return id_token.verify(token, published_keys(since=asked_at))
 
 
 def published_keys(*, since: float = -math.inf) -> list[jwt.PyJWK]:

@@ -163,10 +163,33 @@ def _usable_key(member: object) -> jwt.PyJWK | None:
     return key if strong else None
 
 
+def verify(token: object, keys: Sequence[jwt.PyJWK]) -> dict[str, Any]:
+    """Return the claims of `token`, whose signature one of `keys` must fit. They are not checked.
+
+    `keys` come from `usable_keys`. Raises SignInFailed (`invalid_id_token`). RFC 7515 section 5.2.
+    """
+    kid = key_id(token)
+    candidates = [key for key in keys if kid is None or key.key_id == kid]
+    if len(candidates) != 1:
+        # A token without a kid is accepted while there is a single key; trying several keys would
+        # accept more than the header allows.
+        raise _refuse(f"{len(candidates)} of Quota's keys fit the id_token's kid, not one")
+    try:
+        return jwt.decode(
+            str(token),
+            candidates[0],
+            algorithms=[ALGORITHM],
+            options=_SIGNATURE_ONLY,
+        )
+    except jwt.InvalidSignatureError:
+        raise _refuse("the id_token's signature is wrong") from None
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise _refuse("the id_token is not a JWT") from None
+
+
 def validate(
-    token: object,
+    claims: Mapping[str, Any],
     *,
-    keys: Sequence[jwt.PyJWK],
     issuer: str,
     audience: str,
     nonce: str,
@@ -174,14 +197,13 @@ def validate(
     now: float,
     leeway: int,
 ) -> Identity:
-    """Check `token` and return the identity in it.
+    """Check the claims that `verify` returned, and return the identity in them.
 
-    `keys` come from `usable_keys`; `issuer` is the provider's, `audience` our client id;
-    `access_token` came in the same reply; `now` is Unix time and `leeway` the accepted clock
-    difference, both in seconds. Raises SignInFailed (`invalid_id_token`) with a reason for the log.
-    OpenID Connect Core 1.0 sections 3.1.3.7 and 3.1.3.8.
+    `issuer` is the provider's, `audience` our client id; `access_token` came in the same reply;
+    `now` is Unix time and `leeway` the accepted clock difference, both in seconds. Raises
+    SignInFailed (`invalid_id_token`) with a reason for the log. OpenID Connect Core 1.0 sections
+    3.1.3.7 and 3.1.3.8.
     """
-    claims = _verify_signature(token, keys)
     for name in _REQUIRED:
         if name not in claims:
             raise _refuse(f"the id_token has no {name}")
@@ -202,35 +224,6 @@ def _at_hash(access_token: str) -> str:
     """Return the left half of the token's SHA-256 (OpenID Connect Core 1.0 section 3.1.3.6)."""
     digest = sha256(access_token.encode()).digest()
     return urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
-
-
-def is_signed(token: object, keys: Sequence[jwt.PyJWK]) -> bool:
-    """True if one of `keys` has signed `token`."""
-    try:
-        _verify_signature(token, keys)
-    except SignInFailed:
-        return False
-    return True
-
-
-def _verify_signature(token: object, keys: Sequence[jwt.PyJWK]) -> dict[str, Any]:
-    kid = key_id(token)
-    candidates = [key for key in keys if kid is None or key.key_id == kid]
-    if len(candidates) != 1:
-        # A token without a kid is accepted while there is a single key; trying several keys would
-        # accept more than the header allows.
-        raise _refuse(f"{len(candidates)} of Quota's keys fit the id_token's kid, not one")
-    try:
-        return jwt.decode(
-            str(token),
-            candidates[0],
-            algorithms=[ALGORITHM],
-            options=_SIGNATURE_ONLY,
-        )
-    except jwt.InvalidSignatureError:
-        raise _refuse("the id_token's signature is wrong") from None
-    except (jwt.PyJWTError, ValueError, RecursionError):
-        raise _refuse("the id_token is not a JWT") from None
 
 
 def _check_parties(claims: Mapping[str, Any], issuer: str, audience: str) -> None:

@@ -163,8 +163,7 @@ def validate(data: Data) -> None:
     fuzzed = token(data)
     id_token.unverified_claims(fuzzed)
     id_token.validate(
-        fuzzed,
-        keys=KEYS,
+        id_token.verify(fuzzed, KEYS),
         issuer=ISSUER,
         audience=CLIENT_ID,
         nonce=NONCE,
@@ -182,8 +181,7 @@ def usable_keys(data: Data) -> None:
     for key in id_token.usable_keys({"keys": members}):
         with suppress(QuotaError):
             id_token.validate(
-                forge({"alg": "RS256"}, claims()),
-                keys=[key],
+                id_token.verify(forge({"alg": "RS256"}, claims()), [key]),
                 issuer=ISSUER,
                 audience=CLIENT_ID,
                 nonce=NONCE,

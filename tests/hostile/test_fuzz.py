@@ -125,8 +125,7 @@ def validated(token: object) -> Any:
     keys = id_token.usable_keys({"keys": [jwk()]})
     result = outcome(
         lambda: id_token.validate(
-            token,
-            keys=keys,
+            id_token.verify(token, keys),
             issuer=ISSUER,
             audience=CLIENT_ID,
             nonce=NONCE,

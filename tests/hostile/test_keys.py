@@ -225,9 +225,9 @@ def test_a_withdrawn_key_is_no_longer_believed(
     provider: HostileProvider, browser: Browser, refused: Refused
 ) -> None:
     """It may be withdrawn because it was stolen."""
-    discovery.signing_keys(signing.sign(kid="k1"))
+    discovery.verified_claims(signing.sign(kid="k1"))
     rotate(provider)
-    discovery.signing_keys(signing.sign(kid="k2", key="k2"))
+    discovery.verified_claims(signing.sign(kid="k2", key="k2"))
     provider.header["kid"], provider.sign = "k1", signing.forge
     refused(browser.sign_in(), "invalid_id_token", "0 of Quota's keys fit")
 
@@ -259,7 +259,7 @@ def test_after_a_flood_a_new_key_is_found(
 def test_the_keys_of_one_provider_do_not_count_for_another(
     provider: HostileProvider, browser: Browser, refused: Refused, settings: Settings
 ) -> None:
-    discovery.signing_keys(signing.sign(kid="k1"))
+    discovery.verified_claims(signing.sign(kid="k1"))
     with TinyServer() as server:
         settings.QUOTA_BASE_URL = server.origin
         other = HostileProvider(server)

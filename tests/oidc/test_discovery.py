@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -436,7 +437,9 @@ class _Clock:
 
 class TestSigningKeys:
     def ids(self, kid: str | None) -> list[str | None]:
-        return [key.key_id for key in discovery.signing_keys(sign(kid=kid))]
+        with suppress(SignInFailed):
+            discovery.verified_claims(sign(kid=kid))
+        return [key.key_id for key in discovery.published_keys()]
 
     def test_are_asked_for_once(self, server: TinyServer) -> None:
         server.on(JWKS, json_answer({"keys": [jwk("a"), jwk("b")]}))
@@ -485,13 +488,14 @@ class TestSigningKeys:
             json_answer({"keys": [jwk("a", name="second")]}),
         )
         self.ids("a")
-        (key,) = discovery.signing_keys(sign(kid="a", key="second"))
+        assert discovery.verified_claims(sign(kid="a", key="second"))
+        (key,) = discovery.published_keys()
 
         assert key.key.public_numbers() == rsa_key("second").public_key().public_numbers()
 
     def test_for_text_that_is_no_jwt_are_not_fetched(self, server: TinyServer) -> None:
         with pytest.raises(SignInFailed):
-            discovery.signing_keys("hush")
+            discovery.verified_claims("hush")
 
         assert server.requests == []
 
@@ -528,10 +532,10 @@ class TestSigningKeys:
     @pytest.mark.parametrize("trouble", [HANG_UP, HTML, answer(status=404), json_answer({})])
     def test_that_cannot_be_had(self, trouble: Answer, server: TinyServer) -> None:
         server.on(JWKS, trouble)
-        refusal(lambda: discovery.signing_keys(sign(kid="a")), ProviderUnavailable)
+        refusal(lambda: discovery.verified_claims(sign(kid="a")), ProviderUnavailable)
 
     def test_that_could_not_be_had_are_asked_for_again(self, server: TinyServer) -> None:
         server.on(JWKS, answer(status=503), json_answer({"keys": [jwk("a")]}))
-        refusal(lambda: discovery.signing_keys(sign(kid="a")), ProviderUnavailable)
+        refusal(lambda: discovery.verified_claims(sign(kid="a")), ProviderUnavailable)
 
         assert self.ids("a") == ["a"]

@@ -13,7 +13,14 @@ from jwt.algorithms import RSAAlgorithm
 
 from django_quota.exceptions import SignInFailed
 from django_quota.oidc import id_token
-from django_quota.oidc.id_token import Identity, key_id, unverified_claims, usable_keys, validate
+from django_quota.oidc.id_token import (
+    Identity,
+    key_id,
+    unverified_claims,
+    usable_keys,
+    validate,
+    verify,
+)
 from tests.shown import shown
 from tests.signing import (
     CLIENT_ID,
@@ -42,7 +49,6 @@ def keys(*members: Any) -> list[jwt.PyJWK]:
 
 def check(token: object, **changes: Any) -> Identity:
     arguments = {
-        "keys": keys(),
         "issuer": ISSUER,
         "audience": CLIENT_ID,
         "nonce": NONCE,
@@ -50,7 +56,8 @@ def check(token: object, **changes: Any) -> Identity:
         "now": NOW,
         "leeway": LEEWAY,
     }
-    return validate(token, **(arguments | changes))  # type: ignore[arg-type]
+    claims = verify(token, changes.pop("keys", keys()))
+    return validate(claims, **(arguments | changes))  # type: ignore[arg-type]
 
 
 def refusal(token: object, **changes: Any) -> str:
