@@ -3,6 +3,7 @@
 Usage: python tests/wheel_check.py DIRECTORY-OF-BOTH-RELEASES
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -105,11 +106,12 @@ def check_source_release(sdist: Path, elsewhere: Path) -> None:
 
 def check_clone_stays_clean(elsewhere: Path) -> None:
     """`pip install CLONE` leaves no file there: a stale one could get into the next wheel."""
-    if not (CHECKOUT / ".git").exists():
-        print("not a clone, so there is none to install from")
+    if not (CHECKOUT / ".git").exists() or not shutil.which("git"):
+        print("not a clone, or no git here, so there is none to install from")
         return
     clone, target = elsewhere / "clone", elsewhere / "target"
-    subprocess.run(["git", "clone", "-q", CHECKOUT, clone], check=True)
+    if subprocess.run(["git", "clone", "-q", CHECKOUT, clone], check=False).returncode:
+        raise SystemExit(f"git could not clone {CHECKOUT}; it says why above.")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(clone)], check=True)
     status = ["git", "status", "--porcelain", "--ignored"]
