@@ -14,6 +14,7 @@ from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.signals import sign_in_failed
 from django_quota.testing import renewals_in_this_transaction
 from django_quota.web.messages import SIGN_IN_ERRORS
+from tests import signing
 from tests.helpers.browser import Browser
 from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider
 from tests.sandbox_client import wanted_at
@@ -58,6 +59,8 @@ def provider(server: TinyServer, settings: Settings) -> HostileProvider:
     settings.QUOTA_CLIENT_SECRET = CLIENT_SECRET
     settings.QUOTA_TIMEOUT = (2, 2)
     settings.QUOTA_DEADLINE = 4
+    for name in ("quota", "attacker"):
+        signing.rsa_key(name)  # made here, as it may take longer than an answer has
     return HostileProvider(server)
 
 
