@@ -270,7 +270,7 @@ class TestPool:
         monkeypatch.setitem(
             connections.settings["default"]["OPTIONS"],
             "pool",
-            {"min_size": 0, "max_size": 51, "timeout": 1},
+            {"min_size": 0, "max_size": 51, "timeout": 30},
         )
         (user,) = make_users(1)
         connections.close_all()
