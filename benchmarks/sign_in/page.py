@@ -1,0 +1,127 @@
+"""The page of the results, in reStructuredText."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from benchmarks.sign_in.plots import svg
+from benchmarks.sign_in.run import NEW, RETURNING, START, TOKEN
+
+HEADINGS = {
+    RETURNING: "A returning user's sign-in",
+    NEW: "A new user's sign-in",
+    START: "The start view alone",
+    TOKEN: "A fresh access token for one call",
+}
+COLUMNS = ("contestant", "wall, ms", "to floor", "CPU, ms", "to floor")
+COUNTS = ("statements", "requests", "connections")
+
+INTRODUCTION = """
+Each contestant is a Django project as its package's documentation describes it, in a process and
+with a database of its own; all take turns in one run, with the same provider. *floor* is written
+by hand (``benchmarks/sign_in/floor``): it keeps its connection and its keys, makes the one token
+request, validates with PyJWT, and writes user, link and encrypted tokens. Authlib stores nothing
+itself; it gets the floor's rows.
+
+A sign-in is the start view and the callback, each from the WSGI environ to the end of the
+response, without the time at the provider's pages. Times are medians and, in brackets, quartiles.
+*To floor* is the median of the ratios to the floor's time in the same round. CPU is of the
+contestant's own process. Statements are those of the callback, without BEGIN and COMMIT; requests
+and new connections are those of a whole sign-in, at the provider. The latency is before each
+answer of the provider; to connect takes no longer for it, although it would on a real network.
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    parts = [*title("A sign-in, beside its peers", "="), INTRODUCTION, *about(results)]
+    for situation in results["situations"]:
+        parts += ["", *title(name_of(situation), "="), ""]
+        parts += [f".. image:: {plot_of(situation)}", ""]
+        for visit, heading in HEADINGS.items():
+            parts += [*title(heading, "-"), "", *table(situation["contestants"], visit), ""]
+        if situation is results["situations"][-1]:
+            parts += [*title("What a sign-in has written", "="), "", *written(situation)]
+    return "\n".join(parts) + "\n"
+
+
+def about(results: dict[str, Any]) -> list[str]:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    busy = " **The machine was busy with other work.**" if is_busy(machine) else ""
+    return [
+        f"* Command: ``{results['command']}`` ({results['rounds']} rounds, {results['date']}, "
+        f"commit {results['commit']})",
+        f"* Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}; load "
+        f"average at the start {machine['load']}.{busy}",
+        f"* Versions: {versions}",
+    ]
+
+
+def is_busy(machine: dict[str, Any]) -> bool:
+    return bool(machine["load"] > 0.5 * machine["cores"])
+
+
+def name_of(situation: dict[str, Any]) -> str:
+    return f"{situation['database']}, {situation['scheme']}, {situation['latency']:g} ms"
+
+
+def plot_of(situation: dict[str, Any]) -> str:
+    """The name of its plot's file."""
+    kind = situation["database"].split()[0].lower()
+    return f"{kind}-{situation['scheme']}-{situation['latency']:g}ms.svg"
+
+
+def plot(situation: dict[str, Any]) -> str:
+    panels = {
+        heading: {
+            name: of["visits"][visit]
+            for name, of in situation["contestants"].items()
+            if visit in of["visits"]
+        }
+        for visit, heading in HEADINGS.items()
+    }
+    return svg(name_of(situation), panels)
+
+
+def title(text: str, line: str) -> list[str]:
+    return [text, line * len(text)]
+
+
+def table(contestants: dict[str, Any], visit: str) -> list[str]:
+    found = {name: of["visits"][visit] for name, of in contestants.items() if visit in of["visits"]}
+    counts = [count for count in COUNTS if any(count in each for each in found.values())]
+    rows = [(*COLUMNS, *counts)]
+    for name, each in found.items():
+        times = [cell for clock in ("wall", "cpu") for cell in cells(each[clock])]
+        rows.append((name, *times, *(str(amount(each[count])) for count in counts)))
+    return simple_table(rows)
+
+
+def cells(spread: dict[str, float]) -> tuple[str, str]:
+    times = f"{spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})"
+    return times, f"{spread['ratio']:.2f}"
+
+
+def amount(count: int | list[str]) -> int:
+    return len(count) if isinstance(count, list) else count
+
+
+def written(situation: dict[str, Any]) -> list[str]:
+    """What was found after the last sign-in, and what was asked in one."""
+    rows: list[tuple[str, ...]] = [("contestant", "found in its database", "asked of the provider")]
+    for name, of in situation["contestants"].items():
+        if of["checks"]:
+            asked = [re.sub(r"\S+ .*/", "", each) for each in of["visits"][RETURNING]["requests"]]
+            rows.append((name, ", ".join(of["checks"]), ", ".join(asked)))
+    return simple_table(rows)
+
+
+def simple_table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    line = " ".join("=" * width for width in widths)
+    shown = [
+        " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return [line, shown[0], line, *shown[1:], line]

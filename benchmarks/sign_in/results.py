@@ -1,0 +1,94 @@
+"""From times to figures: what is written to results.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sign_in.contestants import PROJECTS
+from benchmarks.sign_in.run import Figures
+from tests.helpers.programs import ROOT
+
+FLOOR = next(iter(PROJECTS))
+#: Others whose versions matter.
+BESIDE = ("Django", "requests", "cryptography", "psycopg")
+
+
+def installed(distribution: str) -> str | None:
+    """Its version; None if it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def surroundings() -> dict[str, Any]:
+    """When, where and with what it is measured."""
+    names = (*BESIDE, *(project.package for project in PROJECTS.values()))
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": described.stdout.strip() or "unknown",
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+            "load": round(os.getloadavg()[0], 1),
+        },
+        "versions": {"Python": platform.python_version()}
+        | {name: found for name in names if (found := installed(name))},
+    }
+
+
+def processor() -> str:
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    return found[1] if found else platform.processor()
+
+
+def summary(figures: dict[str, Figures]) -> dict[str, Any]:
+    """Of all contestants in one situation: visit -> clock -> median, range and ratio to the floor;
+    times in milliseconds."""
+    floor = figures[FLOOR]
+    return {
+        name: {
+            "checks": of.checks,
+            "visits": {
+                visit: {
+                    **of.counts.get(visit, {}),
+                    **{
+                        clock: spread(values, floor.times[visit][clock])
+                        for clock, values in times.items()
+                    },
+                }
+                for visit, times in of.times.items()
+            },
+        }
+        for name, of in figures.items()
+    }
+
+
+def spread(values: list[float], floor: list[float]) -> dict[str, float]:
+    """The median, the quartiles around it, and the median of the ratios to the floor's time in the
+    same round: what slows a whole round down changes none of them."""
+    low, median, high = (1000 * value for value in statistics.quantiles(values, n=4))
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(values, floor, strict=True))
+    return {
+        "median": round(median, 3),
+        "low": round(low, 3),
+        "high": round(high, 3),
+        "ratio": round(ratio, 3),
+    }
