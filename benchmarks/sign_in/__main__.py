@@ -18,22 +18,27 @@ from benchmarks.sign_in.databases import databases
 from tests.helpers.programs import ROOT
 
 ROUNDS, QUICK_ROUNDS = 60, 7
+USERS = 50_000
 
 
 def measured(options: argparse.Namespace, names: list[str]) -> Iterator[dict[str, Any]]:
     """The results of each situation."""
-    latencies = {"http": [0], "https": [options.latency] if options.quick else [0, options.latency]}
-    with tempfile.TemporaryDirectory() as folder, run.provider(Path(folder)) as quota:
+    encrypted = [(options.latency, 0)] if options.quick else [(0, 0), (options.latency, 0)]
+    plain = [(0, 0), (0, options.users)] if options.users else [(0, 0)]
+    with tempfile.TemporaryDirectory() as folder, run.Provider(Path(folder)) as quota:
         for database in databases(Path(folder)):
-            for scheme, each in latencies.items():
+            for scheme, situations in (("http", plain), ("https", encrypted)):
                 course = run.Course(names, quota, database, scheme)
                 with course.open():
-                    for latency in each:
+                    for latency, users in situations:
+                        if users:
+                            course.fill(users)
                         figures = course.measure(latency / 1000, options.rounds)
                         yield {
                             "database": database.name,
                             "scheme": scheme,
                             "latency": latency,
+                            "users": users,
                             "contestants": results.summary(figures),
                         }
 
@@ -57,12 +62,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--latency", type=float, default=20, help="of the provider, in ms (20), beside 0"
     )
+    parser.add_argument(
+        "--users",
+        type=int,
+        help=f"measure also among so many ({USERS}, or none with --quick)",
+    )
     parser.add_argument("--only", nargs="+", choices=PROJECTS, help="beside the floor", default=[])
     parser.add_argument(
         "--output", type=Path, help="folder (docs/benchmarks, or build/benchmarks with --quick)"
     )
     options = parser.parse_args()
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    if options.users is None:
+        options.users = 0 if options.quick else USERS
     folder = "build/benchmarks" if options.quick else "docs/benchmarks"
     options.output = options.output or ROOT / folder
     return options

@@ -105,6 +105,18 @@ class Contestant:
             self.come_back(url)
         return len(statements)
 
+    def fill(self, count: int) -> None:
+        """So many users more, who have signed in before."""
+        from django.contrib.auth import get_user_model
+        from django.db import connection
+
+        model = get_user_model()
+        names = [f"somebody-{number}" for number in range(count)]
+        users = [model(username=name, email=f"{name}@example.com", password="!") for name in names]
+        self.project.fill(model.objects.bulk_create(users, batch_size=1000))
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+
     def check(self, sub: str, refresh_token: str) -> list[str]:
         """Which of CHECKS hold after a sign-in of `sub`, to whom that token was issued."""
         from django.contrib.auth import SESSION_KEY, get_user_model
@@ -123,13 +135,12 @@ class Contestant:
         }
         return [check for check in CHECKS if holds[check]]
 
-    def token(self, email: str | None) -> dict[str, Any] | None:
-        """What it takes to get a fresh access token of that user (of the only one there is), who is
-        loaded already; None if the package offers no function for it."""
+    def token(self, sub: str) -> dict[str, Any] | None:
+        """What it takes to get a fresh access token of `sub`, whose user is loaded already; None if
+        the package offers no function for it."""
         from django.contrib.auth import get_user_model
 
-        users = get_user_model().objects
-        user = users.get(email=email) if email else users.get()
+        user = get_user_model().objects.get(email=f"{sub}@example.com")
         with counted_statements() as statements:
             if not self.project.access_token(user):
                 return None
@@ -183,8 +194,8 @@ def main() -> None:
     call_command("migrate", run_syncdb=True, verbosity=0)  # the floor, which refers to users
     contestant = Contestant()
     contestant.project.prepare()
-    methods = (contestant.start, contestant.come_back, contestant.count)
-    orders = {method.__name__: method for method in (*methods, contestant.check, contestant.token)}
+    names = ("start", "come_back", "count", "fill", "check", "token")
+    orders = {name: getattr(contestant, name) for name in names}
     answer_orders({"ready": lambda: True, **orders})
 
 

@@ -19,8 +19,10 @@ class SQLite:
 
     @contextmanager
     def new(self, owner: str) -> Iterator[dict[str, Any]]:
-        """Django's settings for an empty database, which is removed afterwards."""
+        """Django's settings for an empty database."""
         path = self.folder / f"{owner}.sqlite3"
+        for file in self.folder.glob(f"{owner}.sqlite3*"):
+            file.unlink()
         yield {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
@@ -29,8 +31,6 @@ class SQLite:
                 "transaction_mode": "IMMEDIATE",
             },
         }
-        for file in self.folder.glob(f"{owner}.sqlite3*"):
-            file.unlink()
 
 
 class PostgreSQL:
@@ -71,8 +71,10 @@ class PostgreSQL:
         name = "quota_benchmark_" + re.sub(r"\W", "_", owner.lower())
         self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         self._execute(f"CREATE DATABASE {name}")
-        yield {**self.server, "NAME": name}
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            yield {**self.server, "NAME": name}
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 Database = SQLite | PostgreSQL

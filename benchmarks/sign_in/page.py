@@ -40,6 +40,10 @@ def page(results: dict[str, Any]) -> str:
         parts += [f".. image:: {plot_of(situation)}", ""]
         for visit, heading in HEADINGS.items():
             parts += [*title(heading, "-"), "", *table(situation["contestants"], visit), ""]
+        for few in results["situations"]:
+            if situation["users"] and is_same_but_for_users(situation, few):
+                heading = "A returning user's sign-in among so many users, to that among few"
+                parts += [*title(heading, "-"), "", *growth(situation, few), ""]
         if situation is results["situations"][-1]:
             parts += [*title("What a sign-in has written", "="), "", *written(situation)]
     return "\n".join(parts) + "\n"
@@ -51,7 +55,7 @@ def about(results: dict[str, Any]) -> list[str]:
     busy = " **The machine was busy with other work.**" if is_busy(machine) else ""
     return [
         f"* Command: ``{results['command']}`` ({results['rounds']} rounds, {results['date']}, "
-        f"commit {results['commit']})",
+        f"commit {results['commit']}); ``tox run -e bench`` installs the newest peers first",
         f"* Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}; load "
         f"average at the start {machine['load']}.{busy}",
         f"* Versions: {versions}",
@@ -63,13 +67,15 @@ def is_busy(machine: dict[str, Any]) -> bool:
 
 
 def name_of(situation: dict[str, Any]) -> str:
-    return f"{situation['database']}, {situation['scheme']}, {situation['latency']:g} ms"
+    name = f"{situation['database']}, {situation['scheme']}, {situation['latency']:g} ms"
+    return f"{name}, among {situation['users']:,} users" if situation["users"] else name
 
 
 def plot_of(situation: dict[str, Any]) -> str:
     """The name of its plot's file."""
     kind = situation["database"].split()[0].lower()
-    return f"{kind}-{situation['scheme']}-{situation['latency']:g}ms.svg"
+    users = f"-{situation['users']}users" if situation["users"] else ""
+    return f"{kind}-{situation['scheme']}-{situation['latency']:g}ms{users}.svg"
 
 
 def plot(situation: dict[str, Any]) -> str:
@@ -101,6 +107,23 @@ def table(contestants: dict[str, Any], visit: str) -> list[str]:
 def cells(spread: dict[str, float]) -> tuple[str, str]:
     times = f"{spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})"
     return times, f"{spread['ratio']:.2f}"
+
+
+def is_same_but_for_users(many: dict[str, Any], few: dict[str, Any]) -> bool:
+    names = ("database", "scheme", "latency")
+    return few["users"] == 0 and all(many[name] == few[name] for name in names)
+
+
+def growth(many: dict[str, Any], few: dict[str, Any]) -> list[str]:
+    """The ratios of the medians; they were not measured in the same minutes."""
+    rows: list[tuple[str, ...]] = [("contestant", "wall", "CPU")]
+    for name, of in many["contestants"].items():
+        if RETURNING in of["visits"]:
+            before = few["contestants"][name]["visits"][RETURNING]
+            after = of["visits"][RETURNING]
+            ratios = (after[clock]["median"] / before[clock]["median"] for clock in ("wall", "cpu"))
+            rows.append((name, *(f"{ratio:.2f}" for ratio in ratios)))
+    return simple_table(rows)
 
 
 def amount(count: int | list[str]) -> int:

@@ -40,6 +40,9 @@ class Project:
     def prepare(self) -> None:
         """Before anything is measured."""
 
+    def fill(self, users: list[Any]) -> None:
+        """The rows that sign-ins of `users`, each named as their `sub`, would have left."""
+
     def is_linked(self, user: Any, sub: str) -> bool:
         """True if a row says that `user` is `sub`."""
         return False

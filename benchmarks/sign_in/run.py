@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -43,22 +42,23 @@ class Figures:
             self.times[visit][clock].append(took[clock])
 
 
-@contextmanager
-def provider(folder: Path) -> Iterator[Worker]:
-    """The provider's process. From now on, new processes trust its certificate."""
-    made = certificate("127.0.0.1")
-    private, public = folder / "private.pem", folder / "ca.pem"
-    private.write_bytes(made.private + made.public)
-    public.write_bytes(made.public)
-    with Worker("benchmarks.sign_in.provider", BENCHMARK_CERTIFICATE=str(private)) as worker:
-        os.environ["REQUESTS_CA_BUNDLE"] = os.environ["SSL_CERT_FILE"] = str(public)
-        yield worker
+class Provider(Worker):
+    """The provider's process; its certificate is in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        made = certificate("127.0.0.1")
+        private, public = folder / "private.pem", folder / "ca.pem"
+        private.write_bytes(made.private + made.public)
+        public.write_bytes(made.public)
+        #: The environment of a process that trusts it.
+        self.trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(public))
+        super().__init__("benchmarks.sign_in.provider", BENCHMARK_CERTIFICATE=str(private))
 
 
 class Course:
     """All contestants, who have been started for one database and one scheme."""
 
-    def __init__(self, names: list[str], quota: Worker, database: Database, scheme: str) -> None:
+    def __init__(self, names: list[str], quota: Provider, database: Database, scheme: str) -> None:
         self.names, self.quota, self.database, self.scheme = names, quota, database, scheme
         self.workers: dict[str, Worker] = {}
         self._count = 0
@@ -70,13 +70,22 @@ class Course:
             for name in self.names:
                 database = stack.enter_context(self.database.new(name))
                 said = json.dumps({"name": name, "database": database, "origin": origin})
-                worker = Worker("benchmarks.sign_in.contestant", BENCHMARK_CONTESTANT=said)
+                worker = Worker(
+                    "benchmarks.sign_in.contestant", BENCHMARK_CONTESTANT=said, **self.quota.trust
+                )
                 self.workers[name] = stack.enter_context(worker)
-            for worker in self.workers.values():
-                worker.tell("ready")
-            for worker in self.workers.values():
-                worker.answer()
+            self._tell_all("ready")
             yield
+
+    def _tell_all(self, do: str, **what: Any) -> None:
+        for worker in self.workers.values():
+            worker.tell(do, **what)
+        for worker in self.workers.values():
+            worker.answer()
+
+    def fill(self, users: int) -> None:
+        """So many users more, in each database."""
+        self._tell_all("fill", count=users)
 
     def measure(self, latency: float, rounds: int) -> dict[str, Figures]:
         self.quota.ask("set_latency", scheme=self.scheme, seconds=latency)
@@ -108,8 +117,7 @@ class Course:
                 both = {clock: start[clock] + callback[clock] for clock in ("wall", "cpu")}
                 figures.note(visit, both)
                 figures.note(START, start)
-        email = f"{RETURNING}@example.com" if PROJECTS[name].start else None
-        took = self.workers[name].ask("token", email=email)
+        took = self.workers[name].ask("token", sub=RETURNING)
         if took is not None:
             figures.note(TOKEN, took)
             figures.counts[TOKEN] = {"statements": took["statements"]}

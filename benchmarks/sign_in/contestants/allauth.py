@@ -47,6 +47,22 @@ class Allauth(Project):
 
         return [path("accounts/", include("allauth.urls"))]
 
+    def fill(self, users: list[Any]) -> None:
+        from allauth.account.models import EmailAddress
+        from allauth.socialaccount.models import SocialAccount, SocialToken
+
+        accounts = SocialAccount.objects.bulk_create(
+            (SocialAccount(user=user, provider="quota", uid=user.username) for user in users),
+            batch_size=1000,
+        )
+        SocialToken.objects.bulk_create(
+            (SocialToken(account=account, token="x") for account in accounts), batch_size=1000
+        )
+        EmailAddress.objects.bulk_create(
+            (EmailAddress(user=user, email=user.email, primary=True) for user in users),
+            batch_size=1000,
+        )
+
     def _tokens(self, user: Any) -> Any:
         from allauth.socialaccount.models import SocialToken
 

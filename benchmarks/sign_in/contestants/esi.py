@@ -23,7 +23,7 @@ class Esi(Project):
     def prepare(self) -> None:
         from django.contrib.auth import get_user_model
 
-        user: Any = get_user_model().objects.create(username="returning")
+        user: Any = get_user_model().objects.create(username="x", email="returning@example.com")
         user.token_set.create(
             access_token="quota_token_x",
             refresh_token="quota_refresh_x",

@@ -24,6 +24,21 @@ class Floor(Project):
             path("floor/callback", views.callback, name="floor-callback"),
         ]
 
+    def fill(self, users: list[Any]) -> None:
+        from django.utils import timezone
+
+        from benchmarks.sign_in.floor.models import Account, Token
+
+        accounts = Account.objects.bulk_create(
+            (Account(user=user, sub=user.username, email=user.email) for user in users),
+            batch_size=1000,
+        )
+        names = ("access_token", "refresh_token", "id_token")
+        tokens = dict.fromkeys(names, "quota_token") | {"expires_at": timezone.now()}
+        Token.objects.bulk_create(
+            (Token(account=account, **tokens) for account in accounts), batch_size=1000
+        )
+
     def is_linked(self, user: Any, sub: str) -> bool:
         from benchmarks.sign_in.floor.models import Account
 

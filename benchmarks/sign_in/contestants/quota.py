@@ -29,6 +29,20 @@ class Quota(Project):
 
         return [path("auth/quota/", include("django_quota.urls"))]
 
+    def fill(self, users: list[Any]) -> None:
+        from django_quota.fields import Sealed
+        from django_quota.models import ProviderAccount, QuotaToken
+
+        accounts = ProviderAccount.objects.bulk_create(
+            (ProviderAccount(user=user, external_id=user.username) for user in users),
+            batch_size=1000,
+        )
+        names = ("access_token", "refresh_token", "id_token")
+        tokens: Any = dict.fromkeys(names, Sealed.of("quota_token"))
+        QuotaToken.objects.bulk_create(
+            (QuotaToken(account=account, **tokens) for account in accounts), batch_size=1000
+        )
+
     def is_linked(self, user: Any, sub: str) -> bool:
         from django_quota.models import ProviderAccount
 

@@ -31,6 +31,14 @@ class SocialAuth(Project):
 
         return [path("social/", include("social_django.urls", namespace="social"))]
 
+    def fill(self, users: list[Any]) -> None:
+        from social_django.models import UserSocialAuth
+
+        UserSocialAuth.objects.bulk_create(
+            (UserSocialAuth(user=user, provider="oidc", uid=user.username) for user in users),
+            batch_size=1000,
+        )
+
     def is_linked(self, user: Any, sub: str) -> bool:
         return bool(user.social_auth.filter(uid=sub).count() == 1)
 
