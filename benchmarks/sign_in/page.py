@@ -29,7 +29,8 @@ response, without the time at the provider's pages. Times are medians and, in br
 *To floor* is the median of the ratios to the floor's time in the same round. CPU is of the
 contestant's own process. Statements are those of the callback, without BEGIN and COMMIT; requests
 and new connections are those of a whole sign-in, at the provider. The latency is before each
-answer of the provider; to connect takes no longer for it, although it would on a real network.
+answer of the provider; to connect takes no longer for it, although it would on a real network. The
+provider's certificate is trusted beside all of certifi's, by ``REQUESTS_CA_BUNDLE``.
 """
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import certifi
+
 from benchmarks.sign_in.contestants import PROJECTS
 from benchmarks.sign_in.databases import Database
 from benchmarks.sign_in.workers import Worker
@@ -49,7 +51,8 @@ class Provider(Worker):
         made = certificate("127.0.0.1")
         private, public = folder / "private.pem", folder / "ca.pem"
         private.write_bytes(made.private + made.public)
-        public.write_bytes(made.public)
+        # Among all others, as in production: whoever connects anew may have to read them anew.
+        public.write_bytes(Path(certifi.where()).read_bytes() + made.public)
         #: The environment of a process that trusts it.
         self.trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(public))
         super().__init__("benchmarks.sign_in.provider", BENCHMARK_CERTIFICATE=str(private))
