@@ -6,20 +6,26 @@ import inspect
 from typing import Any
 
 import pytest
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from mozilla_django_oidc.auth import OIDCAuthenticationBackend
 from mozilla_django_oidc.views import (
     OIDCAuthenticationCallbackView,
     OIDCAuthenticationRequestView,
     OIDCLogoutView,
 )
+from pytest_django.fixtures import Settings
 
 from django_quota.backends import QuotaBackend
+from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.web.sign_in import CallbackView, StartView
 from django_quota.web.sign_out import LogoutView
+from tests.helpers.browser import Browser
+from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider
+from tests.tiny_server import TinyServer
 
 EXTENSION_POINTS = [
     (StartView, OIDCAuthenticationRequestView, "get_extra_params"),
@@ -64,3 +70,31 @@ def test_login_failure_without_arguments_answers_a_failed_sign_in(rf: RequestFac
     request.session, request.user = SessionStore(), AnonymousUser()
 
     assert Callback.as_view()(request)["Location"] == "/sorry"
+
+
+class Merging(QuotaBackend):
+    """Merges the user of a sign-in into another one."""
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        owner, _created = get_user_model().objects.get_or_create(username="owner")
+        ProviderAccount.objects.filter(external_id=claims["sub"]).update(user=owner)
+        return owner
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("known", [False, True], ids=["first sign-in", "later sign-in"])
+def test_update_user_may_give_the_account_to_another_user(settings: Settings, known: bool) -> None:
+    with TinyServer() as server:
+        settings.QUOTA_BASE_URL = server.origin
+        settings.QUOTA_CLIENT_ID, settings.QUOTA_CLIENT_SECRET = CLIENT_ID, CLIENT_SECRET
+        HostileProvider(server)
+        browser = Browser(Client(SERVER_NAME="localhost"))
+        if known:
+            browser.sign_in()
+        settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Merging"]
+
+        assert browser.sign_in()["Location"] == "/"
+
+    owner = get_user_model().objects.get(username="owner")
+    assert browser.client.session[SESSION_KEY] == str(owner.pk)
+    assert QuotaToken.objects.for_user(owner).count() == 1
