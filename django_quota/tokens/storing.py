@@ -142,7 +142,9 @@ class _SignIn:
             columns += ["grant", *leases.NONE.write(row)]
         if row.pk is None:
             row.save(using=self._alias, force_insert=True)
-        elif not _update(row, columns, version=before[1]):
+        # Compare the ciphertext, too: `old` is queued as it is, so it must not be one that
+        # `reencryption` has replaced.
+        elif not _update(row, columns, version=before[1], refresh_token=old):
             return False
         revocation.queue_unless_kept(old, row, using=self._alias)
         self.tried = self.tried or before  # from now on, the commit may have happened
@@ -159,14 +161,14 @@ class _SignIn:
         return (row.grant, row.version) != tried
 
 
-def _update(row: QuotaToken, columns: list[str], *, version: int) -> bool:
+def _update(row: QuotaToken, columns: list[str], **seen: Any) -> bool:
     """Save `columns` of `row` in one statement, which locks it. Returns False if the row is gone,
-    has another version, or belongs to another account."""
+    has other values than those `seen`, or belongs to another account."""
     account = ProviderAccount.objects.filter(
         pk=row.account_id, user_id=row.account_user, external_id=row.account_external_id
     )
     rows = QuotaToken.objects.using(locking.database(row))
-    same = rows.filter(pk=row.pk, version=version, account__in=account)
+    same = rows.filter(pk=row.pk, account__in=account, **seen)
     return bool(same.update(**{name: getattr(row, name) for name in columns}))
 
 

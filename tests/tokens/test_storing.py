@@ -186,6 +186,22 @@ def test_reencryption_since_the_row_was_read_is_kept(settings: Settings) -> None
     assert QuotaToken.objects.get().id_token.reveal() == HUSH["id_token"]
 
 
+def test_token_reencrypted_since_the_row_was_read_is_queued_with_the_new_key(
+    settings: Settings,
+) -> None:
+    """Nothing needs the old key any more, so it may be taken out."""
+    make_token()
+    account = account_read()
+    key = Fernet.generate_key().decode()
+    settings.FIELD_ENCRYPTION_KEY = [key, django_settings.FIELD_ENCRYPTION_KEY]
+    reencrypt()
+
+    storing.store(account, token_reply("again"))
+
+    settings.FIELD_ENCRYPTION_KEY = [key]
+    assert (pair(), queued()) == (AGAIN, [OLD])
+
+
 def test_lease_of_a_renewal_stays_without_a_refresh_token() -> None:
     make_token()
     account = account_read()
