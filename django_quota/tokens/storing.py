@@ -9,7 +9,8 @@ from typing import Any
 from django.db import IntegrityError, router
 
 from django_quota.exceptions import NotConnected, TokenUnreadable
-from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.fields import Sealed
+from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc.endpoints import TokenReply
 
 from . import leases, locking, revocation
@@ -92,6 +93,8 @@ class _SignIn:
         #: Grant and version of the row before the first attempt that may have committed.
         self.tried: tuple[int, int] | None = None
         self._has_tried_seen = False
+        #: The refresh token of the row that the first attempt has created, if it did.
+        self._created: Sealed | None = None
         self._known: QuotaToken | None = None
 
     def store(self, account: ProviderAccount, seen: QuotaToken | None) -> bool:
@@ -106,8 +109,19 @@ class _SignIn:
         if self._known is None:
             # Create the row without a secret, so that a second attempt knows which row it was. If
             # that is gone, the user has disconnected, which must not be undone.
-            self._known = _row_of(account, self._alias, create=self.tried is None)
+            self._known = _row_of(account, self._alias, create=self._may_create())
         return self.save(self._known)
+
+    def _may_create(self) -> bool:
+        """Return False if the row, should it be missing, was deleted since the first attempt.
+
+        If that attempt was to create it, its COMMIT may have failed instead. A row that was deleted
+        has left its refresh token in the queue.
+        """
+        if self.tried is None or not self._created:
+            return self.tried is None
+        queue = PendingRevocation.objects.using(self._alias)
+        return not queue.filter(token=self._created).exists()
 
     def _save_over(self, seen: QuotaToken, account: ProviderAccount) -> bool:
         """Save the tokens if the row is as it was `seen`. Returns False if it is not."""
@@ -141,6 +155,7 @@ class _SignIn:
             # Without a refresh token the lease stays: its owner is using the old one.
             columns += ["grant", *leases.NONE.write(row)]
         if row.pk is None:
+            self._created = row.refresh_token
             row.save(using=self._alias, force_insert=True)
         # Compare the ciphertext, too: `old` is queued as it is, so it must not be one that
         # `reencryption` has replaced.

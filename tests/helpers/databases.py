@@ -108,3 +108,19 @@ def losing_the_confirmation(
     finally:
         BaseDatabaseWrapper._commit = real
     assert left <= 0, "there were fewer commits"
+
+
+@contextmanager
+def failing_commit() -> Iterator[None]:
+    """The next COMMIT fails, and nothing is stored."""
+    real = BaseDatabaseWrapper._commit
+
+    def commit(connection: BaseDatabaseWrapper) -> None:
+        BaseDatabaseWrapper._commit = real
+        raise OperationalError("could not serialize access")
+
+    BaseDatabaseWrapper._commit = commit
+    try:
+        yield
+    finally:
+        BaseDatabaseWrapper._commit = real

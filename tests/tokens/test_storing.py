@@ -20,7 +20,12 @@ from django_quota.oidc.id_token import Identity
 from django_quota.tokens import endings, locking, storing
 from django_quota.tokens.reencryption import reencrypt
 from tests.helpers.concurrency import locked_elsewhere
-from tests.helpers.databases import losing_the_confirmation, needs_second_connection, statements
+from tests.helpers.databases import (
+    failing_commit,
+    losing_the_confirmation,
+    needs_second_connection,
+    statements,
+)
 from tests.helpers.rows import HUSH, make_account, make_token, make_user, pair, token_reply
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -184,6 +189,14 @@ def test_reencryption_since_the_row_was_read_is_kept(settings: Settings) -> None
 
     assert pair() == (AGAIN[0], OLD)
     assert QuotaToken.objects.get().id_token.reveal() == HUSH["id_token"]
+
+
+def test_first_row_whose_commit_failed_is_created_again() -> None:
+    """As by a serialization failure: nothing was stored, and nobody has disconnected."""
+    account = new_account()
+    with failing_commit():
+        storing.store(account, token_reply("again"))
+    assert (pair(), queued()) == (AGAIN, [])
 
 
 def test_token_reencrypted_since_the_row_was_read_is_queued_with_the_new_key(
