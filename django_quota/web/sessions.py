@@ -123,7 +123,10 @@ def _state(session: SessionBase) -> tuple[str | None, bytes]:
 
 
 def _note_saved(session: SessionBase) -> None:
-    setattr(session, _SAVED, _state(session))
+    # Of these it is known that they store what the serializer makes of the data. Sessions in a
+    # cache may hold objects that it cannot take, or does not tell apart.
+    if type(session) is db.SessionStore:
+        setattr(session, _SAVED, _state(session))
 
 
 def _is_saved(session: SessionBase) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pytest
@@ -124,6 +125,30 @@ def test_other_session_engines_keep_the_data_and_change_the_key(
         if engine != "signed_cookies":
             assert not browser.client.session.exists(before)
         before = key
+
+
+def test_session_in_the_cache_may_hold_what_the_serializer_does_not_know(
+    browser: Browser, settings: Settings, logged_in: list[Any]
+) -> None:
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.cache"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.listing_the_cart"]
+    held = {"since": date(2026, 1, 1), "cart": (1,)}
+    logged_in.append(lambda request, user: request.session.update(held))
+
+    assert browser.sign_in()["Location"] == "/"
+
+    assert browser.client.session["since"] == date(2026, 1, 1)
+    assert browser.client.session["cart"] == [1]  # in JSON there is no difference
+
+
+def listing_the_cart(get_response: Any) -> Any:
+    def middleware(request: Any) -> Any:
+        response = get_response(request)
+        if "cart" in request.session:
+            request.session["cart"] = list(request.session["cart"])
+        return response
+
+    return middleware
 
 
 def test_session_store_of_the_project_changes_the_key_in_its_own_way() -> None:
