@@ -52,7 +52,7 @@ def save_or_refuse(session: SessionBase) -> None:
 
 def reopen(session: SessionBase) -> SessionBase:
     """Return the same session, not read yet. SessionMiddleware saves it again only if it has
-    changed since `save` or `renew_key`, and that may fail: they have saved what must be saved."""
+    changed since `save`, and that may fail: `save` has saved what must be saved."""
     session = discard_changes(session)
     session.modified = True
     save = session.save
@@ -72,10 +72,11 @@ def reopen(session: SessionBase) -> SessionBase:
 
 
 def add_user(session: SessionBase, user: Any) -> None:
-    """Write `user` into the session as `auth.login` does, which then has nothing to change in it.
+    """Write `user` into the session under a new key as `auth.login` does, which then has nothing to
+    change in it.
 
-    `auth.login` saves the session before it writes, so that it has to be saved a second time. As
-    there, nothing stays of another user's session.
+    As there, nothing stays of another user's session, and the stored session has no user until it
+    is saved after the receivers of `user_logged_in`: one may fail, or end all sessions of the user.
     """
     values = {
         auth.SESSION_KEY: user._meta.pk.value_to_string(user),
@@ -89,6 +90,8 @@ def add_user(session: SessionBase, user: Any) -> None:
         )
     ):
         session.clear()
+    session.pop(auth.SESSION_KEY, None)
+    renew_key(session)
     session.update(values)
 
 
@@ -112,7 +115,6 @@ def renew_key(session: SessionBase) -> None:
             continue
         break
     session.modified = True  # so that SessionMiddleware sends the new key
-    _note_saved(session)
     if old is not None:
         session.model.objects.filter(session_key=old).delete()
 

@@ -187,7 +187,6 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         # it would redirect our users to that provider.
         session["oidc_id_token_expiration"] = FAR_FUTURE
         self.record_landing()
-        sessions.renew_key(session)
         auth.login(self.request, self.user)
         return HttpResponseRedirect(self.success_url)
 

@@ -12,6 +12,7 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
+from django.db import DatabaseError
 from django.http import HttpResponseRedirect
 from django.test import Client
 from pytest_django.fixtures import Settings
@@ -50,20 +51,49 @@ def logged_in() -> Iterator[list[Any]]:
     user_logged_in.disconnect(receiver)
 
 
-def test_receiver_of_user_logged_in_finds_the_session_stored_with_its_user(
+def test_receiver_of_user_logged_in_finds_the_session_stored(
     browser: Browser, logged_in: list[Any]
 ) -> None:
     """Projects list the sessions of a user in a table with a foreign key to the session."""
-    found: list[Any] = []
+    found: list[int] = []
 
     def look(request: Any, user: Any) -> None:
-        stored = Session.objects.get(pk=request.session.session_key).get_decoded()
-        found.append((stored[SESSION_KEY], str(user.pk)))
+        found.append(Session.objects.filter(pk=request.session.session_key).count())
 
     logged_in.append(look)
     browser.sign_in()
-    ((stored, user_pk),) = found
-    assert stored == user_pk
+    assert found == [1]
+
+
+def end_sessions_of(request: Any, user: Any) -> None:
+    for session in Session.objects.all():
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk):
+            session.delete()
+
+
+def test_receiver_that_ends_all_sessions_of_the_user_leaves_the_new_one(
+    browser: Browser, logged_in: list[Any]
+) -> None:
+    """After `auth.login` alone, the stored session has no user yet either."""
+    logged_in.append(end_sessions_of)
+    for _again in range(2):
+        assert browser.sign_in()["Location"] == "/"
+        assert browser.client.session[SESSION_KEY]
+
+
+def fail(request: Any, user: Any) -> None:
+    raise DatabaseError("the disk is full")
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db"])
+def test_nobody_is_signed_in_if_a_receiver_fails_in_the_database(
+    browser: Browser, settings: Settings, logged_in: list[Any], engine: str
+) -> None:
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    settings.SESSION_SAVE_EVERY_REQUEST = True  # so that the browser gets the new key
+    logged_in.append(fail)
+    assert "quota_error=provider_unavailable" in browser.sign_in()["Location"]
+    assert SESSION_KEY not in browser.client.session
 
 
 @pytest.mark.parametrize("signal", ["user_logged_in", "signed_in"])
