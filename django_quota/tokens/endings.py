@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from django_quota.models import PROVIDER, QuotaToken
@@ -53,9 +53,13 @@ class _Wiping:
 def wipe_all(rows: Iterable[QuotaToken], alias: str, *, also: Callable[[], object]) -> None:
     """Delete all `rows` of the database `alias` and call `also`, in one transaction.
 
-    Raises ProviderUnavailable if a row stays locked; nothing is deleted then.
+    Raises ProviderUnavailable if a row stays locked, or if a sign-in creates another one meanwhile;
+    nothing is deleted then.
     """
-    locking.under_lock(partial(_wipe_all, list(rows), alias, also), alias)
+    try:
+        locking.under_lock(partial(_wipe_all, list(rows), alias, also), alias)
+    except IntegrityError:  # the new row refers to what `also` deletes
+        raise locking.RowLocked from None
 
 
 def _wipe_all(rows: list[QuotaToken], alias: str, also: Callable[[], object]) -> None:

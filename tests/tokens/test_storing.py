@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.conf import settings as django_settings
 from django.db import connection
+from django.db.models.signals import pre_delete
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -19,7 +21,7 @@ from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc.id_token import Identity
 from django_quota.tokens import endings, locking, storing
 from django_quota.tokens.reencryption import reencrypt
-from tests.helpers.concurrency import locked_elsewhere
+from tests.helpers.concurrency import closes_connections, locked_elsewhere
 from tests.helpers.databases import (
     failing_commit,
     losing_the_confirmation,
@@ -224,6 +226,31 @@ def test_lease_of_a_renewal_stays_without_a_refresh_token() -> None:
     assert QuotaToken.objects.get().lease_owner == "other"
     storing.store(account_read(), token_reply("again"))
     assert QuotaToken.objects.get().lease_owner == ""
+
+
+@needs_second_connection
+def test_disconnect_beside_the_first_tokens_of_a_sign_in_can_be_repeated() -> None:
+    """The row is created after the disconnect has looked for rows, and refers to the account."""
+    account = make_account()
+    user = account.user
+
+    def sign_in(**kwargs: Any) -> None:
+        pre_delete.disconnect(sign_in, sender=ProviderAccount)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(closes_connections(storing.store), account, token_reply("again")).result(30)
+
+    user.set_password("so that the link is deleted, too")
+    pre_delete.connect(sign_in, sender=ProviderAccount)
+    try:
+        with pytest.raises(ProviderUnavailable):
+            connecting.disconnect(user)
+    finally:
+        pre_delete.disconnect(sign_in, sender=ProviderAccount)
+    assert (pair(), queued()) == (AGAIN, [])
+
+    connecting.disconnect(user)
+    assert not ProviderAccount.objects.exists()
+    assert queued() == [AGAIN[1]]
 
 
 @needs_second_connection
