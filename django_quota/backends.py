@@ -60,7 +60,8 @@ class QuotaBackend(OIDCAuthenticationBackend):  # type: ignore[misc]
             raise SignInFailed("account_inactive", f"user {user.pk} is not active")
         if known is not None:
             accounts.record_sign_in(known, quota_identity)
-        if request is not None:
+        # A subclass may change the account in `update_user`, so that it must be read again.
+        if request is not None and type(self) is QuotaBackend:
             request.quota_account = account  # type: ignore[attr-defined]
         return self.update_user(user, quota_identity.claims)
 

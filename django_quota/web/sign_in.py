@@ -164,10 +164,8 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         request = without_query(self.request)
         self.user = auth.authenticate(request, quota_identity=identity)
         account = getattr(request, "quota_account", None)  # set by QuotaBackend
-        owner = (identity.subject, getattr(self.user, "pk", None))
-        if account is None or (account.external_id, account.user_id) != owner:
-            # An `update_user` may have given the account to another user.
-            account = accounts.find(identity.subject)
+        if account is None or account.external_id != identity.subject:
+            account = accounts.find(identity.subject, with_token=True)
         if self.user is None or account is None or account.user_id != self.user.pk:
             raise SignInFailed(
                 "sign_in_refused", "no backend accepted them; is AUTHENTICATION_BACKENDS right?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -81,20 +82,61 @@ class Merging(QuotaBackend):
         return owner
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("known", [False, True], ids=["first sign-in", "later sign-in"])
-def test_update_user_may_give_the_account_to_another_user(settings: Settings, known: bool) -> None:
+class Moving(Merging):
+    """Gives the account to another user, and returns the one who had it."""
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        super().update_user(user, claims)
+        return user
+
+
+class Renewing(QuotaBackend):
+    """Creates the account anew."""
+
+    def update_user(self, user: Any, claims: Any) -> Any:
+        ProviderAccount.objects.filter(external_id=claims["sub"]).delete()
+        ProviderAccount.objects.create(user=user, external_id=claims["sub"])
+        return user
+
+
+@pytest.fixture
+def browser(settings: Settings) -> Iterator[Browser]:
     with TinyServer() as server:
         settings.QUOTA_BASE_URL = server.origin
         settings.QUOTA_CLIENT_ID, settings.QUOTA_CLIENT_SECRET = CLIENT_ID, CLIENT_SECRET
         HostileProvider(server)
-        browser = Browser(Client(SERVER_NAME="localhost"))
-        if known:
-            browser.sign_in()
-        settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Merging"]
+        yield Browser(Client(SERVER_NAME="localhost"))
 
-        assert browser.sign_in()["Location"] == "/"
 
-    owner = get_user_model().objects.get(username="owner")
-    assert browser.client.session[SESSION_KEY] == str(owner.pk)
-    assert QuotaToken.objects.for_user(owner).count() == 1
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("known", [False, True], ids=["first sign-in", "later sign-in"])
+@pytest.mark.parametrize("backend", [Merging, Renewing])
+def test_sign_in_uses_the_account_as_update_user_leaves_it(
+    browser: Browser, settings: Settings, backend: Any, known: bool
+) -> None:
+    if known:
+        browser.sign_in()
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.{backend.__name__}"]
+
+    assert browser.sign_in()["Location"] == "/"
+
+    user = ProviderAccount.objects.get().user
+    assert browser.client.session[SESSION_KEY] == str(user.pk)
+    assert QuotaToken.objects.for_user(user).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("known", [False, True], ids=["first sign-in", "later sign-in"])
+def test_user_whose_account_update_user_has_given_away_is_not_signed_in(
+    browser: Browser, settings: Settings, known: bool
+) -> None:
+    if known:
+        browser.sign_in()
+        browser.client.logout()
+    rows = QuotaToken.objects.count()
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Moving"]
+
+    assert "quota_error=sign_in_refused" in browser.sign_in()["Location"]
+
+    assert SESSION_KEY not in browser.client.session
+    assert QuotaToken.objects.count() == rows
