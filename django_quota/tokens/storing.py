@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from django.db import IntegrityError, router
+from django.db import IntegrityError, models, router
 
 from django_quota.exceptions import NotConnected, TokenUnreadable
 from django_quota.fields import Sealed
@@ -157,6 +157,8 @@ class _SignIn:
         if row.pk is None:
             self._created = row.refresh_token
             row.save(using=self._alias, force_insert=True)
+            if not _same_account(row).exists():
+                raise disconnected()
         # Compare the ciphertext, too: `old` is queued as it is, so it must not be one that
         # `reencryption` has replaced.
         elif not _update(row, columns, version=before[1], refresh_token=old):
@@ -179,12 +181,16 @@ class _SignIn:
 def _update(row: QuotaToken, columns: list[str], **seen: Any) -> bool:
     """Save `columns` of `row` in one statement, which locks it. Returns False if the row is gone,
     has other values than those `seen`, or belongs to another account."""
-    account = ProviderAccount.objects.filter(
+    rows = QuotaToken.objects.using(locking.database(row))
+    same = rows.filter(pk=row.pk, account__in=_same_account(row), **seen)
+    return bool(same.update(**{name: getattr(row, name) for name in columns}))
+
+
+def _same_account(row: QuotaToken) -> "models.QuerySet[ProviderAccount]":
+    """Return the account of `row`, unless it has become another person's since it was read."""
+    return ProviderAccount.objects.using(locking.database(row)).filter(
         pk=row.account_id, user_id=row.account_user, external_id=row.account_external_id
     )
-    rows = QuotaToken.objects.using(locking.database(row))
-    same = rows.filter(pk=row.pk, account__in=account, **seen)
-    return bool(same.update(**{name: getattr(row, name) for name in columns}))
 
 
 def write(row: QuotaToken, reply: TokenReply, asked_at: float) -> None:

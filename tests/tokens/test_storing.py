@@ -152,6 +152,15 @@ def test_account_of_another_user_since_it_was_read_is_not_connected() -> None:
     assert queued() == [AGAIN[1]]
 
 
+def test_new_account_given_to_another_user_at_once_is_not_connected() -> None:
+    account = new_account()
+    ProviderAccount.objects.update(user=make_user("eve"))
+    with pytest.raises(NotConnected):
+        storing.store(account, token_reply("again"))
+    assert not QuotaToken.objects.exists()
+    assert queued() == [AGAIN[1]]
+
+
 def test_row_that_another_sign_in_has_created_meanwhile_is_superseded() -> None:
     account = new_account()
     storing.store(ProviderAccount.objects.get(), token_reply("other"))
