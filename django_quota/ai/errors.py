@@ -10,7 +10,7 @@ from django_quota.exceptions import (
     error_for,
 )
 from django_quota.oidc.network import fault
-from django_quota.oidc.transport import retry_after
+from django_quota.oidc.transport import plain_code, retry_after
 
 from .sdk_http import httpx
 
@@ -48,7 +48,7 @@ def translate(error: Exception, *, user_pays: bool) -> Exception:
         return error.__cause__
     if not isinstance(error, APIError):
         return ProviderUnavailable("Quota's answer cannot be read; try again later.")
-    status, code = _status(error), _code(error)
+    status, code = _status(error), plain_code(error.code)
     if not user_pays and status in _ADVICE_TO_DEVELOPER:
         return ConfigurationError(_ADVICE_TO_DEVELOPER[status])
     if user_pays and status == 401:
@@ -76,7 +76,3 @@ def _status(error: APIError) -> int | None:
     """The HTTP status; for an error in the middle of a stream, the status its code stands for."""
     status = error.status_code if isinstance(error, APIStatusError) else None
     return status or _STATUS_OF_CODE.get(str(error.code))
-
-
-def _code(error: APIError) -> str:
-    return error.code if isinstance(error.code, str) and error.code.isidentifier() else ""

@@ -91,9 +91,7 @@ class Reply:
     def error_code(self) -> str:
         """The error code in the shape of RFC 6749 section 5.2 or in Quota's own; "" if none."""
         error = (self.json or {}).get("error")
-        code = error.get("code") if isinstance(error, dict) else error
-        # Logs and exceptions repeat it, so only text that looks like a code is accepted.
-        return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,64}", code) else ""
+        return plain_code(error.get("code") if isinstance(error, dict) else error)
 
     @property
     def retry_after(self) -> int | None:
@@ -105,6 +103,12 @@ class Reply:
         """Seconds of `Cache-Control: max-age` (RFC 9111 section 5.2.2.1), None if not given."""
         found = re.search(r"max-age=(\d{1,9})\b", self.headers.get("Cache-Control", "").lower())
         return int(found[1]) if found else None
+
+
+def plain_code(code: object) -> str:
+    """Return `code` if it looks like an error code, else "": logs and exceptions repeat it, and
+    without digits it is no token."""
+    return code if isinstance(code, str) and re.fullmatch(r"[a-z_]{1,64}", code) else ""
 
 
 def retry_after(headers: Mapping[str, str]) -> int | None:

@@ -391,6 +391,19 @@ class TestErrors:
         assert (caught.value.status, caught.value.provider_code) == (400, "bad_request")
         assert "temperature" in str(caught.value.__cause__)
 
+    @pytest.mark.parametrize("code", ["quota_token_Ab1", "x" * 65, "Über"])
+    def test_a_code_that_does_not_look_like_one_is_not_repeated(
+        self, user: Any, settings: Any, code: str
+    ) -> None:
+        """The log and the `provider_code` must not show what the network says."""
+        refusal = json_answer({"error": {"code": code, "message": "x"}}, status=400)
+        with TinyServer() as quota:
+            quota.on("/v1/chat/completions", refusal)
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(RequestRefused) as caught:
+                factory.openai_client(user).chat.completions.create(**HELLO)
+        assert (caught.value.provider_code, code in str(caught.value)) == ("", False)
+
     def test_a_403_for_another_reason_is_no_missing_scope(self, user: Any, settings: Any) -> None:
         """quota-protocol section 9: asking for consent again would lead here again."""
         with TinyServer() as quota:
