@@ -94,18 +94,32 @@ def keep_balance_after_call(user: Any, balance: Balance, *, arrived_at: float) -
     """Cache the balance in the reply to an AI call, if no newer one can be known.
 
     `arrived_at` is the time of the reply's arrival (Unix time). If another reply is recorded at
-    about the same time, either may be the newer one, so the next reader asks Quota.
+    about the same time, either may be the newer one, so the next reader asks Quota. So they do if
+    the balance is higher than the cached one: a call only lowers it, so this reply may be the older
+    one, which waited to be read.
     """
     key, seconds = _key(user), 2 * MIN_SECONDS_APART
+    known = kept_balance(user)
     version = _write_version(key)
     is_alone = caching.claim(f"{key}.call", seconds)
     is_late = not 0 <= time.time() - arrived_at < MIN_SECONDS_APART
-    if is_alone and not is_late and _latest_news(key) <= arrived_at:
+    if (
+        is_alone
+        and not is_late
+        and _latest_news(key) <= arrived_at
+        and not _is_higher(balance, known)
+    ):
         keep_balance(version, balance)
     else:
         # Claim for longer first: another reply either fails to claim, or has its version replaced.
         caching.keep(f"{key}.call", True, seconds)
         _write_version(key)
+
+
+def _is_higher(balance: Balance, known: Balance | None) -> bool:
+    if known is None or known.credits is None or balance.credits is None:
+        return False
+    return balance.credits > known.credits
 
 
 def forget_balance(user: Any, *, anew: bool = True) -> None:

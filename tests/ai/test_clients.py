@@ -31,11 +31,14 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.models import QuotaToken
-from django_quota.wallet import purchases
+from django_quota.wallet import caching, purchases
+from django_quota.wallet.balances import _key, kept_balance
 from django_quota.wallet.usage import record_usage
 from tests.helpers.concurrency import run_async
+from tests.helpers.replies import reply
 from tests.sandbox_client import Person, Sandbox
 from tests.tiny_server import TinyServer, answer, json_answer
+from tests.upstream import Upstream, chunk, last
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -106,7 +109,7 @@ class TestBilling:
         assert sandbox.balance_of(person.email) == usages[0].balance_after
 
     @pytest.mark.parametrize("way", ["whole", "stream", "async", "async stream"])
-    def test_balance_shown_is_the_last_replys_in_whatever_order_they_are_recorded(
+    def test_the_balance_is_that_after_the_last_call_in_whatever_order_they_are_recorded(
         self, user: Any, way: str
     ) -> None:
         async def main() -> Any:
@@ -124,12 +127,24 @@ class TestBilling:
         assert (
             first.model_extra["quota"]["balance_after"] > last.model_extra["quota"]["balance_after"]
         )
-        for reply in (last, first):
-            record_usage(user, reply)
-        shown = purchases.balance_for_page(user).balance  # asks Quota, as the order is not known
-        assert shown is not None
-        assert shown.credits == last.model_extra["quota"]["balance_after"]
+        for each in (last, first):
+            record_usage(user, each)
+        assert kept_balance(user) is None  # Quota is asked
+        assert purchases.get_balance(user).credits == last.model_extra["quota"]["balance_after"]
         assert "arrived" not in repr(first) + str(first.model_dump())
+
+    def test_the_balance_is_not_that_of_a_stream_that_was_read_late(
+        self, user: Any, upstream: Upstream
+    ) -> None:
+        """Its last chunk waits in the socket, while other calls begin and end."""
+        upstream.say(chunk("Hello"), last(credits_used=1, balance_after=9))
+        upstream.end()
+        stream = factory.openai_client(user).chat.completions.create(**HELLO, stream=True)
+        next(stream)
+        record_usage(user, reply("chatcmpl-2", credits_used=4, balance_after=5))
+        caching.forget(f"{_key(user)}.call")  # that is a while ago
+        record_usage(user, list(stream)[-1])
+        assert kept_balance(user) is None
 
     def test_two_users_share_a_pool_and_no_wallet(
         self, user: Any, person: Person, sandbox: Sandbox

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,10 +115,21 @@ class TestWhichIsShown:
         assert kept_balance(USER) is None
 
     def test_calls_one_after_the_other_are_shown(self, clock: Clock) -> None:
-        for balance in (9, 8, 10):  # credits were bought before the third
+        for balance in (9, 8, -1):
             after_call(balance)
             assert credits() == balance
             clock.advance(2 * MIN_SECONDS_APART)
+
+    @pytest.mark.parametrize("learn", [after_call, partial(cache_balance, USER)])
+    def test_call_that_leaves_more_than_is_known_is_not_shown(
+        self, clock: Clock, learn: Any
+    ) -> None:
+        """A call only takes credits. Its reply waited to be read, as the last chunk of a stream
+        does while the reader is slow; or credits were bought, and Quota will say so."""
+        learn(5)
+        clock.advance(2 * MIN_SECONDS_APART)
+        after_call(9)
+        assert kept_balance(USER) is None
 
     def test_third_call_soon_after_the_second_is_not_shown_either(self, clock: Clock) -> None:
         """The second may be the newer one, although the first was long ago."""
