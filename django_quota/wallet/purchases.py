@@ -20,6 +20,7 @@ from django_quota.oidc import wallet_api
 from django_quota.oidc.bounded_http import within
 from django_quota.oidc.wallet_api import Package
 from django_quota.tokens import access
+from django_quota.tokens.lookup import token_row
 from django_quota.tokens.payer import require_payer
 from django_quota.tokens.places import at_place_of_caller
 from django_quota.tokens.wallet_name import wallet_of
@@ -96,6 +97,8 @@ def _ask_for_page(user: Any) -> PageBalance:
     wallet = wallet_of(user)
     trouble, slow = f"django_quota.trouble.{wallet}", _slow_wallets()
     is_down = len(slow) >= OUTAGE_USERS
+    if is_down and token_row(user) is None:
+        return NOT_CONNECTED  # before the claim, as this page would not ask Quota
     if caching.get(trouble) or (is_down and not caching.claim(_TRIED, PAGE_COOL_DOWN)):
         return UNAVAILABLE
     began = time.monotonic()

@@ -27,7 +27,7 @@ from django_quota.oidc import discovery
 from django_quota.tokens.single_flight import renewals
 from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import caching, purchases
-from django_quota.wallet.balances import UNAVAILABLE, forget_balance
+from django_quota.wallet.balances import NOT_CONNECTED, UNAVAILABLE, forget_balance
 from django_quota.web import checkout
 from django_quota.web.current import CurrentQuota
 from tests.helpers.balances import cache_balance
@@ -222,6 +222,20 @@ class TestOnAPage:
         assert [purchases.balance_for_page(user).state for user in others] == ["available"] * len(
             others
         )
+
+    def test_who_has_no_wallet_is_shown_nothing_in_an_outage_and_does_not_prolong_it(
+        self, several: list[Any], sandbox: Sandbox
+    ) -> None:
+        """Their pages ask Quota nothing, so they cannot find out that it is over."""
+        *slow, user = several
+        other = get_user_model().objects.create_user("without a wallet")
+        for each in slow:
+            purchases._note_slow(wallet_of(each))
+        assert purchases.balance_for_page(user) == UNAVAILABLE
+        assert purchases.balance_for_page(other) == NOT_CONNECTED
+        caching.forget(purchases._TRIED)  # the cool-down is over
+        assert purchases.balance_for_page(other) == NOT_CONNECTED
+        assert purchases.balance_for_page(user).state == "available"
 
     def test_slow_answers_with_a_quick_one_in_between_are_no_outage(
         self, several: list[Any], sandbox: Sandbox
