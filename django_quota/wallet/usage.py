@@ -45,7 +45,8 @@ _PAYER = "_django_quota_payer"
 def arrived(reply: Any) -> None:
     """Store in `reply`, a model of the SDK, that it arrived now.
 
-    It may be recorded later than replies that arrived after it.
+    It may be recorded later than replies that arrived after it. A copy made of its fields, such as
+    JSON for a worker, lacks it.
     """
     setattr(reply, _ARRIVED, time.time())
 
@@ -123,7 +124,7 @@ def record_usage(user: Any, reply: Any) -> Usage | None:
     try:
         if _record(user, reply, usage, complete=True):
             with _without_database():
-                _update_balance(user, usage, getattr(reply, _ARRIVED, None) or time.time())
+                _update_balance(user, usage, getattr(reply, _ARRIVED, None))
     except SynchronousOnlyOperation:
         raise ConfigurationError(
             "record_usage uses the database; in async code, await arecord_usage(user, reply)."
@@ -157,13 +158,20 @@ def _without_database() -> Iterator[None]:
         logger.warning("the cached balance may be old: %s", type(error).__name__)
 
 
-def _update_balance(user: Any, usage: Usage, arrived_at: float) -> None:
+def _update_balance(user: Any, usage: Usage, arrived_at: float | None) -> None:
+    """Cache the balance after a call, and announce that it is low.
+
+    `arrived_at` is None for a reply that is a copy: it may be much older than what is known now.
+    """
     after, threshold = usage.balance_after, get_settings().low_balance
     if after is None:
         forget_balance(user)
         return
     balance = Balance(credits=after)
-    keep_balance_after_call(user, balance, arrived_at=arrived_at)
+    if arrived_at is None:
+        forget_balance(user)
+    else:
+        keep_balance_after_call(user, balance, arrived_at=arrived_at)
     if after < threshold <= after + (usage.credits_used or 0):
         balance_low.send_robust(sender=UsageRecord, user=user, balance=balance, threshold=threshold)
 

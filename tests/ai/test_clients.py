@@ -34,6 +34,7 @@ from django_quota.models import QuotaToken
 from django_quota.wallet import caching, purchases
 from django_quota.wallet.balances import _key, kept_balance
 from django_quota.wallet.usage import record_usage
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.replies import reply
 from tests.sandbox_client import Person, Sandbox
@@ -144,6 +145,14 @@ class TestBilling:
         record_usage(user, reply("chatcmpl-2", credits_used=4, balance_after=5))
         caching.forget(f"{_key(user)}.call")  # that is a while ago
         record_usage(user, list(stream)[-1])
+        assert kept_balance(user) is None
+
+    def test_the_balance_is_not_that_of_a_reply_that_came_as_json(self, user: Any) -> None:
+        """A worker may record it much later; here, credits were bought meanwhile."""
+        completion = factory.openai_client(user).chat.completions.create(**HELLO)
+        sent = completion.model_dump_json()
+        cache_balance(user, 6_000_000)
+        record_usage(user, type(completion).model_validate_json(sent))
         assert kept_balance(user) is None
 
     def test_two_users_share_a_pool_and_no_wallet(
