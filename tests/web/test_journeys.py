@@ -84,6 +84,23 @@ def test_double_click_on_a_package_sends_one_form(
     page.get_by_role("button", name="Pay").wait_for()
 
 
+def test_who_stops_loading_the_payment_page_can_click_again(
+    page: Any, site: str, sandbox: Sandbox
+) -> None:
+    """The browser stays on the page, and does not say so."""
+    page.goto(f"{site}/auth/quota/packages")
+    sign_in_at_quota(page, sandbox.person())
+    page.goto(f"{site}/auth/quota/packages")
+    sandbox.set(latency={"/api/payments/checkout": 3})
+    button = page.get_by_role("button", name="$5.00")
+    button.evaluate("button => { button.click(); setTimeout(() => window.stop(), 200) }")
+    page.wait_for_timeout(300)
+    sandbox.set(latency={})
+
+    button.click()
+    page.get_by_role("button", name="Pay").wait_for()
+
+
 @pytest.mark.parametrize("how", ["link", "prefetch", "prerender"])
 def test_what_chromium_has_fetched_ahead_is_asked_for_again(
     page: Any, site: str, sandbox: Sandbox, how: str, asked: list[tuple[str, str]]

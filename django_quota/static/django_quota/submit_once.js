@@ -2,7 +2,10 @@
 document.addEventListener("submit", (event) => {
   // Do nothing for a form that another script sends, which may fail and stay on this page.
   if (event.target.matches("[data-submit-once]") && !event.defaultPrevented) {
-    event.target.querySelector("button").disabled = true;
+    const button = event.target.querySelector("button");
+    button.disabled = true;
+    // If the person stops loading the next page, the browser stays here and does not say so.
+    setTimeout(() => { button.disabled = false; }, 5000);
   }
 });
 
