@@ -21,6 +21,7 @@ from django_quota.wallet import balances, purchases
 from . import messages
 from .redirects import redirect_browser, safe_next, url_with, user_home_url
 from .requests import expects_redirect, form_value, query_value, wants_page
+from .sessions import discard_changes
 from .wallet_view import wallet_view
 
 #: Key of the purchase that this browser started last, in the session.
@@ -58,9 +59,10 @@ def packages(request: HttpRequest) -> HttpResponseBase:
         offers, unavailable = [], True
     if not wants_page(request):
         return JsonResponse({"packages": offers})
-    # The person may have cancelled the purchase, so the next click starts another one.
-    request.session.pop(SESSION_KEY, None)
     shown = purchases.balance_for_page(user_of(request))
+    if SESSION_KEY in request.session:
+        # The person may have cancelled the purchase, so the next click starts another one.
+        _note_purchase(request, None)
     context = {
         "packages": offers,
         "unavailable": unavailable,
@@ -129,7 +131,7 @@ def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: 
         success_url=urljoin(site, url_with("django_quota:checkout", next=next_url)),
         cancel_url=urljoin(site, url_with("django_quota:packages", next=next_url)),
     )
-    request.session[SESSION_KEY] = {
+    purchase = {
         "wallet": wallet_of(user),
         "package": package_id,
         "payment_page": payment_page if len(payment_page) <= MAX_URL_LENGTH else None,
@@ -137,7 +139,22 @@ def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: 
         "looks": 0,
         **({} if balance is None else {"balance_before": balance.credits}),
     }
+    _note_purchase(request, purchase)
     return payment_page
+
+
+def _note_purchase(request: HttpRequest, purchase: dict[str, Any] | None) -> None:
+    """Write `purchase` into the session as it is now: while Quota was asked, another request may
+    have saved something in it."""
+    if not request.session.modified:
+        session = discard_changes(request.session)
+        if not session.keys():
+            return  # it has ended, and another one must not take the place of what came after it
+        request.session = session
+    if purchase is None:
+        request.session.pop(SESSION_KEY, None)
+    else:
+        request.session[SESSION_KEY] = purchase
 
 
 def _current_purchase(request: HttpRequest, user: Any) -> dict[str, Any]:
@@ -170,11 +187,11 @@ def _return_from_payment(request: HttpRequest) -> HttpResponseBase:
     balances.forget_balance(user)
     purchase = _current_purchase(request, user)
     if not purchase or purchase["looks"] >= MAX_POLLS or _has_risen(user, purchase):
-        request.session.pop(SESSION_KEY, None)
+        _note_purchase(request, None)
         return HttpResponseRedirect(next_url or user_home_url())
     # The payment page is done with, so another click starts another purchase.
     looks = purchase["looks"] + 1
-    request.session[SESSION_KEY] = {**purchase, "looks": looks, "payment_page": None}
+    _note_purchase(request, {**purchase, "looks": looks, "payment_page": None})
     again_url = url_with("django_quota:checkout", next=next_url)
     context = {"again_url": again_url, "next": next_url, "home_url": user_home_url()}
     response = render(request, "django_quota/paid.html", context)

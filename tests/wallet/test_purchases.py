@@ -510,6 +510,42 @@ class TestCheckout:
         ProviderAccount.objects.update(external_id="another")
         assert buy_package(person, "starter") == "https://pay.example/2"
 
+    @pytest.mark.parametrize("asked", ["create_checkout", "fetch_balance"])
+    def test_what_another_request_saves_in_the_session_meanwhile_stays(
+        self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch, asked: str
+    ) -> None:
+        """Quota is asked meanwhile, which may take seconds: here, something goes into a cart."""
+        ask = getattr(purchases.wallet_api, asked)
+
+        def ask_while_another_tab_is_used(*args: Any, **given: str) -> Any:
+            session = person.client.session
+            session["cart"] = [*session.get("cart", []), asked]
+            session.save()
+            return ask(*args, **given)
+
+        monkeypatch.setattr(purchases.wallet_api, asked, ask_while_another_tab_is_used)
+        self.buy(person)
+        assert person.client.session["cart"] == [asked]
+        forget_balance(user)
+        assert person.come_back(BACK).status_code == 200
+        assert len(person.client.session["cart"]) == 1 + (asked == "fetch_balance")
+        person.client.get("/auth/quota/packages", headers=PAGE)
+        assert checkout.SESSION_KEY not in person.client.session
+        assert len(person.client.session["cart"]) == 1 + (asked == "fetch_balance")
+
+    def test_who_signs_out_meanwhile_in_another_tab_stays_signed_out(
+        self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer sets no cookie, which would replace that of another sign-in."""
+
+        def sign_out(*args: Any, **given: str) -> str:
+            person.client.session.flush()
+            return "https://pay.example/"
+
+        monkeypatch.setattr(purchases.wallet_api, "create_checkout", sign_out)
+        answer = person.client.post("/auth/quota/checkout", {"package_id": "x"}, headers=PAGE)
+        assert (answer["Location"], list(answer.cookies)) == ("https://pay.example/", [])
+
     def test_a_long_address_of_a_payment_page_does_not_fill_the_session(
         self, person: Person, user: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
