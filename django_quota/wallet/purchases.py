@@ -112,6 +112,8 @@ def _ask_for_page(user: Any) -> PageBalance:
         # slow failure may concern everybody; the pages of other users will show that.
         if time.monotonic() - began > PAGE_WAIT / 2:
             _note_slow(wallet)
+        elif is_down:
+            caching.forget(_TRIED)  # so the next page asks, and finds out whether it is over
         return UNAVAILABLE
     if slow:
         caching.forget(_SLOW)

@@ -237,6 +237,20 @@ class TestOnAPage:
         assert purchases.balance_for_page(other) == NOT_CONNECTED
         assert purchases.balance_for_page(user).state == "available"
 
+    def test_a_page_that_fails_at_once_in_an_outage_leaves_its_turn_to_the_next(
+        self, several: list[Any], sandbox: Sandbox
+    ) -> None:
+        """Its connection has ended, say: then it has not found out whether Quota is slow."""
+        *slow, user = several
+        for each in slow:
+            purchases._note_slow(wallet_of(each))
+        QuotaToken.objects.for_user(slow[0]).update(
+            status=QuotaToken.Status.REAUTHENTICATION_REQUIRED
+        )
+        caching.forget(purchases._TRIED)  # the cool-down is over
+        assert purchases.balance_for_page(slow[0]) == UNAVAILABLE
+        assert purchases.balance_for_page(user).state == "available"
+
     def test_slow_answers_with_a_quick_one_in_between_are_no_outage(
         self, several: list[Any], sandbox: Sandbox
     ) -> None:
