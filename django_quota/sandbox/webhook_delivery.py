@@ -9,6 +9,7 @@ import logging
 import queue
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -119,7 +120,8 @@ class _DeliveryQueue:
             pause = FIRST_RETRY_SECONDS * 2 ** (attempt - 1)
             timer = threading.Timer(pause, self.add, [replace(delivery, attempt=attempt + 1)])
             timer.daemon = True
-            timer.start()
+            with suppress(RuntimeError):  # no thread can be started while the sandbox stops
+                timer.start()
 
 
 _deliveries = _DeliveryQueue()
