@@ -11,7 +11,8 @@ from django.template.context import Context
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from django_quota import accounts, money
+from django_quota import money
+from django_quota.models import QuotaToken
 from django_quota.web import messages
 from django_quota.web.current import CurrentQuota
 from django_quota.web.redirects import url_with
@@ -40,9 +41,10 @@ def quota_sign_in(
 def quota_connect(
     context: Context, text: str | None = None, next: str | None = None, css_class: str = ""
 ) -> dict[str, Any]:
-    """A "Connect your Quota wallet" button for a user who signs in without Quota."""
+    """A "Connect your Quota wallet" button for a user without a connected wallet, or "Connect
+    another wallet"."""
     user = _user(context)
-    connected = user.is_authenticated and accounts.account_of(user) is not None
+    connected = user.is_authenticated and QuotaToken.objects.for_user(user).exists()
     text = text or (_("Connect another wallet") if connected else _("Connect your Quota wallet"))
     return {**_link("django_quota:connect", next, text, css_class), "connected": connected}
 

@@ -67,6 +67,7 @@ def packages(request: HttpRequest) -> HttpResponseBase:
         "packages": offers,
         "unavailable": unavailable,
         "checkout_url": reverse("django_quota:checkout"),
+        "connect_url": url_with("django_quota:connect", next=request.get_full_path()),
         "next": safe_next(request, query_value(request, "next")),
         "home_url": user_home_url(),
         "reason": _REASONS.get(query_value(request, "reason") or ""),

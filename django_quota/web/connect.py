@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from django_quota import accounts
 from django_quota.conf import get_settings
+from django_quota.models import QuotaToken
 from django_quota.oidc.id_token import MAX_SUBJECT_LENGTH
 from django_quota.tokens.payer import refuse_if_acting, user_of
 
@@ -28,6 +29,7 @@ class ConnectView(SignInView):
 
     http_method_names = ["get", "post"]
     template_name = "django_quota/connect_confirm.html"
+    prompts_login = False
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         self.retry_view = "connect"
@@ -37,6 +39,7 @@ class ConnectView(SignInView):
         refuse_if_acting(request)
         context = {
             "account": accounts.account_of(user_of(request)),
+            "connected": _has_tokens(request),
             "connect_url": reverse("django_quota:connect"),
             "next": self.next,
             "home_url": user_home_url(),
@@ -52,9 +55,20 @@ class ConnectView(SignInView):
             return redirect_to_login(reverse("django_quota:connect"))
         refuse_if_acting(request)
         self.next = url_on_this_host(request, self.success_url) or self.next
+        # Else Quota would return the same wallet at once to a browser that is signed in there.
+        self.prompts_login = _has_tokens(request)
         # The page showed the wallet that would be replaced, so posting the form is consent.
         return self.send_to_quota(
             get_settings().connect_scopes,
             user_pk=str(user_of(request).pk),
             replaces=form_value(request, "replaces")[:MAX_SUBJECT_LENGTH],
         )
+
+    def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
+        params = super().get_extra_params(request)
+        return params | {"prompt": "login"} if self.prompts_login else params
+
+
+def _has_tokens(request: HttpRequest) -> bool:
+    """True if a wallet is connected. After a disconnect, only its account may be left."""
+    return QuotaToken.objects.for_user(user_of(request)).exists()
