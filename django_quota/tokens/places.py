@@ -163,7 +163,8 @@ def _routed_alias(user: Any) -> str:
 def _may_have_schema(connection: BaseDatabaseWrapper) -> bool:
     """Return True if a schema may have been set on the connection.
 
-    That needs an open connection, or a backend that stores the name until it connects.
+    A schema is set on an open connection. Some backends, such as django-tenants', also store its
+    name until they connect.
     """
     public = getattr(settings, "PUBLIC_SCHEMA_NAME", "public")
     has_name = getattr(connection, "schema_name", None) not in (None, public)

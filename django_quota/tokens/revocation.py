@@ -149,7 +149,7 @@ class _Work:
 
 
 def _work_off(limit: int | None) -> _Work:
-    """Revoke (RFC 7009) each token once, up to `limit` of them."""
+    """Ask Quota once for each token in the queue, up to `limit` tokens, to revoke it (RFC 7009)."""
     work, in_a_row = _Work(), 0
     for pk in _waiting(limit):
         try:

@@ -143,7 +143,7 @@ def _balance_key(version: str) -> str:
 
 
 def _write_version(key: str) -> str:
-    """Write a new version, under which nothing is cached yet, and return it."""
+    """Give the wallet a new version, under which no balance is cached yet, and return it."""
     version = uuid.uuid4().hex
     caching.keep(key, version, 2 * get_settings().balance_ttl)
     return version

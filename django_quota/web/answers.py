@@ -198,7 +198,7 @@ def _sign_in_url(request: HttpRequest, **query: str) -> str:
 
 
 def _has_just_signed_in(request: HttpRequest) -> bool:
-    """Return True if the user has just signed in, and their tokens have not been ended here."""
+    """Return True if the user signed in within RECENT_SIGN_IN and their tokens are still active."""
     row = QuotaToken.objects.for_user(user_of(request)).select_related("account").first()
     if row is None or row.needs_sign_in or row.account.last_sign_in_at is None:
         return False

@@ -1,4 +1,7 @@
-"""`@wallet_view`, which the views of a user's wallet share."""
+"""`@wallet_view`: the decorator of every view of a user's wallet.
+
+It requires a signed-in user, protects the response from caches, and answers errors.
+"""
 
 from functools import wraps
 from typing import Protocol
