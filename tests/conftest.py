@@ -27,18 +27,16 @@ from tests.sandbox_client import Person, Sandbox
 from tests.tiny_server import TinyServer
 from tests.upstream import Upstream
 
-#: A plain run signs in, renews and buys at the local Quota; whatever else needs it waits for -m "".
-WITH_SANDBOX = ("tests.web.test_sign_in", "tests.tokens.test_access", "tests.wallet.test_purchases")
+#: The only file of a plain run that starts the sandbox.
+WITH_SANDBOX = "tests/web/test_sign_in.py"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the sandbox, a process of its own, beyond the journeys of a plain run."""
+    """Mark what needs the sandbox, a process of its own."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "sandbox_process" in fixtures and item.nodeid.split(".py")[0].replace("/", ".") not in (
-            WITH_SANDBOX
-        ):
+        needs_sandbox = "sandbox_process" in getattr(item, "fixturenames", ())
+        if needs_sandbox and not item.nodeid.startswith(WITH_SANDBOX):
             item.add_marker(pytest.mark.process)
 
 
@@ -49,11 +47,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite on every core, and a file that was named in this one process."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        return  # each worker would start workers of its own
-    whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    if whole and config.getoption("numprocesses", 0) is None and not config.option.collectonly:
+    """Run the quick tests on every core, and all tests of a file that is named in this process."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        if not any(word.startswith("-m") for word in config.invocation_params.args):
+            config.option.markexpr = ""
+        return
+    if "PYTEST_XDIST_WORKER" in os.environ or config.option.collectonly:
+        return  # a worker would start workers of its own
+    if config.getoption("numprocesses", 0) is None:
         config.option.numprocesses = "logical"
         config.option.dist = "worksteal"
 
