@@ -43,10 +43,8 @@ _PAYER = "_django_quota_payer"
 
 
 def arrived(reply: Any) -> None:
-    """Store in `reply`, a model of the SDK, that it arrived now.
-
-    It may be recorded later than replies that arrived after it. A copy made of its fields, such as
-    JSON for a worker, lacks it.
+    """Store in `reply`, a model of the SDK, that it arrived now: it may be recorded later than
+    replies that arrived after it. A copy of its fields, such as JSON for a worker, lacks the time.
     """
     setattr(reply, _ARRIVED, time.time())
 
@@ -159,18 +157,15 @@ def _without_database() -> Iterator[None]:
 
 
 def _update_balance(user: Any, usage: Usage, arrived_at: float | None) -> None:
-    """Cache the balance after a call, and announce that it is low.
-
-    `arrived_at` is None for a reply that is a copy: it may be much older than what is known now.
-    """
+    """Cache the balance after a call, unless the reply is a copy without a time of arrival, which
+    may be old; and announce that the balance is low."""
     after, threshold = usage.balance_after, get_settings().low_balance
-    if after is None:
+    if after is None or arrived_at is None:
         forget_balance(user)
+    if after is None:
         return
     balance = Balance(credits=after)
-    if arrived_at is None:
-        forget_balance(user)
-    else:
+    if arrived_at is not None:
         keep_balance_after_call(user, balance, arrived_at=arrived_at)
     if after < threshold <= after + (usage.credits_used or 0):
         balance_low.send_robust(sender=UsageRecord, user=user, balance=balance, threshold=threshold)
