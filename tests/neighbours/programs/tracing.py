@@ -12,7 +12,6 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from tests.helpers.balances import cache_balance
 from tests.neighbours import project
 
 PACKAGE = sys.argv[1]
@@ -55,6 +54,7 @@ from django_quota.oidc.endpoints import TokenReply
 from django_quota.tokens import storing
 from django_quota.wallet.balances import kept_balance
 from django_quota.web.answer_recorder import AnswerRecorder
+from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, AsgiRequest, events, next_event, whole_answer
 from tests.shown import listening
