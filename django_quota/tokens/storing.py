@@ -113,10 +113,10 @@ class _SignIn:
         return self.save(self._known)
 
     def _may_create(self) -> bool:
-        """Return False if the row, should it be missing, was deleted since the first attempt.
+        """Return True if the row may be created, False if it was deleted after the first attempt.
 
-        If that attempt was to create it, its COMMIT may have failed instead. A row that was deleted
-        has left its refresh token in the queue.
+        A deleted row leaves its refresh token in the queue. If it is not there, the COMMIT of the
+        first attempt has failed.
         """
         if self.tried is None or not self._created:
             return self.tried is None

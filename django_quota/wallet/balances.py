@@ -1,8 +1,8 @@
 """The balance of a wallet, and Django's cache of it.
 
-Each wallet has a version in the cache: a random name, under which its balance is cached. Whoever
-learns of a change writes a new version, so the answer to an earlier request is cached where nobody
-looks for it. No lock and no order of writes is needed for that.
+Each wallet has a version in the cache: a random name, under which its balance is cached. A change
+of the balance gives the wallet a new version. So the answer to an earlier request is cached under a
+version that is not read any more, without a lock and in whatever order the writes come.
 """
 
 import time
@@ -94,9 +94,9 @@ def keep_balance_after_call(user: Any, balance: Balance, *, arrived_at: float) -
     """Cache the balance in the reply to an AI call, if no newer one can be known.
 
     `arrived_at` is the time of the reply's arrival (Unix time). If another reply is recorded at
-    about the same time, either may be the newer one, so the next reader asks Quota. So they do if
-    the balance is higher than the cached one: a call only lowers it, so this reply may be the older
-    one, which waited to be read.
+    about the same time, either may be the newer one, so the next reader asks Quota. The next reader
+    also asks if the balance is higher than the cached one: a call only lowers it, so this reply may
+    be an older one that was read late.
     """
     key, seconds = _key(user), 2 * MIN_SECONDS_APART
     known = kept_balance(user)

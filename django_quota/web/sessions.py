@@ -125,8 +125,8 @@ def _state(session: SessionBase) -> tuple[str | None, bytes]:
 
 
 def _note_saved(session: SessionBase) -> None:
-    # Of these it is known that they store what the serializer makes of the data. Sessions in a
-    # cache may hold objects that it cannot take, or does not tell apart.
+    # A session in the database stores exactly what the serializer returns. One in a cache may hold
+    # objects that the serializer refuses, or between which it does not distinguish.
     if type(session) is db.SessionStore:
         setattr(session, _SAVED, _state(session))
 
