@@ -51,6 +51,84 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="CreditGrant",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "external_id",
+                    django_quota.fields.IdentifierField(
+                        help_text="The `sub` of the wallet's owner.",
+                        max_length=255,
+                        verbose_name="external id",
+                    ),
+                ),
+                (
+                    "idempotency_key",
+                    django_quota.fields.IdentifierField(
+                        max_length=100, unique=True, verbose_name="idempotency key"
+                    ),
+                ),
+                ("credits", models.BigIntegerField(verbose_name="credits")),
+                (
+                    "reason",
+                    models.CharField(blank=True, default="", max_length=200, verbose_name="reason"),
+                ),
+                (
+                    "granted_by",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="The name of the member of staff, if the admin was used.",
+                        max_length=255,
+                        verbose_name="granted by",
+                    ),
+                ),
+                (
+                    "ledger_id",
+                    models.CharField(
+                        blank=True, default="", max_length=100, verbose_name="ledger id"
+                    ),
+                ),
+                (
+                    "balance_after",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="balance after"),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, verbose_name="created at"
+                    ),
+                ),
+                (
+                    "granted_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Empty until Quota has confirmed the grant.",
+                        null=True,
+                        verbose_name="granted at",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="quota_grants",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "credit grant",
+                "verbose_name_plural": "credit grants",
+            },
+        ),
+        migrations.CreateModel(
             name="ProviderAccount",
             fields=[
                 (
@@ -297,6 +375,24 @@ class Migration(migrations.Migration):
                     models.PositiveBigIntegerField(default=0, verbose_name="completion tokens"),
                 ),
                 (
+                    "cached_tokens",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        help_text=(
+                            "The prompt tokens that the model's provider read from its cache."
+                        ),
+                        verbose_name="cached tokens",
+                    ),
+                ),
+                (
+                    "reasoning_tokens",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        help_text="The completion tokens that the model spent on reasoning.",
+                        verbose_name="reasoning tokens",
+                    ),
+                ),
+                (
                     "credits_used",
                     models.BigIntegerField(
                         blank=True,
@@ -328,6 +424,44 @@ class Migration(migrations.Migration):
                         ),
                         max_length=255,
                         verbose_name="acted by",
+                    ),
+                ),
+                (
+                    "purpose",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="What the call was for, from `billed_for(purpose=...)`.",
+                        max_length=100,
+                        verbose_name="purpose",
+                    ),
+                ),
+                (
+                    "object_type",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text=(
+                            "The model of `billed_for(object=...)`, such as `reports.report`."
+                        ),
+                        max_length=200,
+                        verbose_name="object type",
+                    ),
+                ),
+                (
+                    "object_id",
+                    models.CharField(
+                        blank=True, default="", max_length=100, verbose_name="object id"
+                    ),
+                ),
+                (
+                    "request_id",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="The id of the HTTP request at Quota, to quote to its support.",
+                        max_length=100,
+                        verbose_name="request id",
                     ),
                 ),
                 (

@@ -1,7 +1,7 @@
 """The package's models. Nothing here calls Quota, and no `repr` or `str` shows a secret."""
 
 from .account import PROVIDER, ProviderAccount, require_user
-from .records import UsageRecord, WebhookEvent
+from .records import CreditGrant, UsageRecord, WebhookEvent
 from .token import (
     REVOCATION_PERIOD,
     PendingRevocation,
@@ -13,6 +13,7 @@ from .token import (
 __all__ = [
     "PROVIDER",
     "REVOCATION_PERIOD",
+    "CreditGrant",
     "PendingRevocation",
     "ProviderAccount",
     "QuotaToken",

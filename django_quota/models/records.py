@@ -1,4 +1,4 @@
-"""What AI calls cost, and the events that Quota has delivered by webhook."""
+"""What AI calls cost, the credits that were granted, and the events that Quota has delivered."""
 
 import json
 from typing import Any
@@ -25,6 +25,16 @@ class UsageRecord(models.Model):
     model = models.CharField(_("model"), max_length=100, blank=True, default="")
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
     completion_tokens = models.PositiveBigIntegerField(_("completion tokens"), default=0)
+    cached_tokens = models.PositiveBigIntegerField(
+        _("cached tokens"),
+        default=0,
+        help_text=_("The prompt tokens that the model's provider read from its cache."),
+    )
+    reasoning_tokens = models.PositiveBigIntegerField(
+        _("reasoning tokens"),
+        default=0,
+        help_text=_("The completion tokens that the model spent on reasoning."),
+    )
     credits_used = models.BigIntegerField(
         _("credits used"),
         null=True,
@@ -45,6 +55,30 @@ class UsageRecord(models.Model):
             "The name of the person who acted as the user; empty if the user made the call."
         ),
     )
+    purpose = models.CharField(
+        _("purpose"),
+        max_length=100,
+        blank=True,
+        default="",
+        help_text=_("What the call was for, from `billed_for(purpose=...)`."),
+    )
+    # A model's label and a primary key, not a foreign key: the record outlives the object, and the
+    # object may be in another database.
+    object_type = models.CharField(
+        _("object type"),
+        max_length=200,
+        blank=True,
+        default="",
+        help_text=_("The model of `billed_for(object=...)`, such as `reports.report`."),
+    )
+    object_id = models.CharField(_("object id"), max_length=100, blank=True, default="")
+    request_id = models.CharField(
+        _("request id"),
+        max_length=100,
+        blank=True,
+        default="",
+        help_text=_("The id of the HTTP request at Quota, to quote to its support."),
+    )
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
 
     class Meta:
@@ -57,6 +91,50 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return f"Usage record {self.pk}"
+
+
+class CreditGrant(models.Model):
+    """Credits that the developer has given to a user. Written by `django_quota.wallet.grants`.
+
+    The row is written before Quota is asked (quota-protocol section 13), so an attempt whose answer
+    was lost is repeated with the same key, and credited once.
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="quota_grants",
+    )
+    external_id = IdentifierField(
+        _("external id"), max_length=255, help_text=_("The `sub` of the wallet's owner.")
+    )
+    idempotency_key = IdentifierField(_("idempotency key"), max_length=100, unique=True)
+    credits = models.BigIntegerField(_("credits"))
+    reason = models.CharField(_("reason"), max_length=200, blank=True, default="")
+    granted_by = models.CharField(
+        _("granted by"),
+        max_length=255,
+        blank=True,
+        default="",
+        help_text=_("The name of the member of staff, if the admin was used."),
+    )
+    ledger_id = models.CharField(_("ledger id"), max_length=100, blank=True, default="")
+    balance_after = models.BigIntegerField(_("balance after"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    granted_at = models.DateTimeField(
+        _("granted at"),
+        null=True,
+        blank=True,
+        help_text=_("Empty until Quota has confirmed the grant."),
+    )
+
+    class Meta:
+        verbose_name = _("credit grant")
+        verbose_name_plural = _("credit grants")
+
+    def __str__(self) -> str:
+        return f"Credit grant {self.pk}"
 
 
 class WebhookEvent(models.Model):
