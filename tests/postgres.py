@@ -32,6 +32,9 @@ def server_settings() -> dict[str, Any]:
     """
     data = os.environ.get("TEST_POSTGRESQL_DATA") or tempfile.mkdtemp(prefix="quota-postgresql-")
     os.environ["TEST_POSTGRESQL_DATA"] = data  # for the workers and programs that this run starts
+    # For root, it starts the server as another user, whom `useradd` makes. After `su`, as in a
+    # cron job, the PATH of root lacks the directory of that program.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     server = get_server(data, cleanup_mode="delete")
     parts = urlsplit(server.get_uri())
     socket = parse_qs(parts.query).get("host", [""])[0]
