@@ -28,8 +28,8 @@ account_linked = Signal()
 wallet_connected = Signal()
 #: A user's wallet was disconnected, and its tokens were deleted. Arguments: user.
 wallet_disconnected = Signal()
-#: The cost of an AI call was recorded. Arguments: user, usage (wallet.usage.Usage), complete (bool,
-#: True if the whole answer arrived).
+#: The cost of an AI call was recorded. Arguments: user, usage (what `record_usage` returns),
+#: complete (bool, True if the whole answer arrived).
 usage_recorded = Signal()
 #: A balance has fallen below QUOTA_LOW_BALANCE, or below the threshold that Quota watches. It is
 #: sent once for each fall below each of the two. Arguments: user, balance (wallet.Balance),

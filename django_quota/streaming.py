@@ -18,8 +18,8 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
 from .exceptions import ConfigurationError
-from .web import answer_recorder, keepalive
-from .web.answer_recorder import AnswerRecorder
+from .web import answer_events, keepalive
+from .web.answer_events import AnswerEvents
 from .web.closing import (
     aend_stream,
     end_stream,
@@ -41,22 +41,21 @@ class EventStreamResponse(StreamingHttpResponse):
     asynchronous iterator to the garbage collector when the browser goes away; here it is closed. So
     is a response that is never read, because the browser went away before its headers were sent.
 
-    However it ends, `source` is closed, and its cost is recorded once: by `__aiter__` if an ASGI
-    server has read some or all of it, by `close` under WSGI, and by `_abandon` if nobody has read
-    or closed it.
+    However it ends, `source` is closed: by `__aiter__` if an ASGI server has read some or all of
+    it, by `close` under WSGI, and by `_abandon` if nobody has read or closed it.
     """
 
     def __init__(
-        self, events: Iterator[str] | AsyncIterator[str], source: Any, recorder: AnswerRecorder
+        self, events: Iterator[str] | AsyncIterator[str], source: Any, answer: AnswerEvents
     ) -> None:
         super().__init__(events, content_type="text/event-stream")
         self._events: Any = events
         self._source = source
-        self._recorder = recorder
+        self._answer = answer
         # `self.is_async` describes the content, which a middleware may have wrapped.
         self._has_async_source = bool(is_asynchronous(source))
         loop = running_loop() if self._has_async_source else None
-        self._abandoned = weakref.finalize(self, _abandon, source, recorder, loop)
+        self._abandoned = weakref.finalize(self, _abandon, source, loop)
         self._abandoned.atexit = False  # at exit no thread can be started any more
         self["Cache-Control"] = "no-store, private"
         self["X-Accel-Buffering"] = "no"  # or nginx would collect the events
@@ -74,7 +73,7 @@ class EventStreamResponse(StreamingHttpResponse):
                     yield part
         except (asyncio.CancelledError, GeneratorExit):
             if not self._has_async_source:
-                self._recorder.reader_gone = True
+                self._answer.reader_gone = True
                 keepalive.cut_connection(self._source)
             raise
         finally:
@@ -99,7 +98,7 @@ class EventStreamResponse(StreamingHttpResponse):
             self._events.close()
             end_stream(self._source)  # `_events` has not ended it if it was never started
         finally:
-            self._recorder.finish()
+            answer_events.close_idle_connections()
 
     async def _aend(self) -> None:
         if not self._has_async_source:
@@ -110,25 +109,23 @@ class EventStreamResponse(StreamingHttpResponse):
                 await self._events.aclose()
             await aend_stream(self._source)
         finally:
-            await sync_to_async(self._recorder.finish)()
+            await sync_to_async(answer_events.close_idle_connections)()
 
 
 def _abandon(*how: Any) -> None:
-    """End a response that nobody read: its request was cancelled, or a middleware failed."""
+    """End a stream that nobody reads: its request was cancelled, or a middleware failed."""
     # In a thread, as the garbage collector may run this anywhere, also on the event loop.
     threading.Thread(target=_end_abandoned, args=how, name="django_quota-abandoned").start()
 
 
-def _end_abandoned(
-    source: Any, recorder: AnswerRecorder, loop: asyncio.AbstractEventLoop | None
-) -> None:
+def _end_abandoned(source: Any, loop: asyncio.AbstractEventLoop | None) -> None:
     try:
         if loop is None:
             end_stream(source)
         elif not loop.is_closed():
             asyncio.run_coroutine_threadsafe(aend_stream(source), loop)
     finally:
-        recorder.finish()
+        answer_events.close_idle_connections()
 
 
 def stream_response(
@@ -137,18 +134,15 @@ def stream_response(
     """Return a response that sends `stream`, made by `openai_client(request.user)`, to the browser.
 
     For sync clients, and for async clients under ASGI. Text is forwarded as it comes. If the
-    browser goes away, the stream is closed, so that Quota stops the call. At the end the payer's
-    usage is recorded (`record_usage`), so that the next balance shown is right; for a stream that
-    ended early, what is known of it. Nothing is recorded for a `developer_client`. An error on the
+    browser goes away, the stream is closed, so that Quota stops the call. The client has recorded
+    the usage before the `done` event is sent, so the next balance shown is right. An error on the
     way is sent to the browser as an event, and logged.
 
     While the model is silent, a comment is sent every few seconds (`keepalive.SILENCE_SECONDS`): it
     keeps proxies from closing the connection, and shows a WSGI server that the browser has gone
     away. A HEAD request gets the headers, and the stream is closed at once.
 
-    `stream` may be wrapped by tracing. Only the wrapper's public attributes are read. If they hide
-    the client, and the chunks do not name it either, the usage is recorded for the payer of
-    `request` (`payer.get_payer`).
+    `stream` may be wrapped by tracing. Only the wrapper's public attributes are read.
 
     What a call raises before its stream begins, the call itself raises. Raises ConfigurationError,
     and ends the call at Quota, if `stream` is not a stream, or is async under WSGI, where the event
@@ -156,13 +150,13 @@ def stream_response(
     """
     # The requests of Django REST framework and of adrf wrap Django's own.
     request = getattr(request, "_request", request)
-    recorder = AnswerRecorder(request, stream)
     is_async = is_asynchronous(stream)
     if advice := _advice(request, is_async):
-        _end_refused_call(recorder, stream)
+        _end_refused_call(stream)
         raise ConfigurationError(advice)
-    events: Any = (_aevents if is_async else _events)(recorder, stream)
-    return EventStreamResponse(events, stream, recorder)
+    answer = AnswerEvents(request)
+    events: Any = (_aevents if is_async else _events)(answer, stream)
+    return EventStreamResponse(events, stream, answer)
 
 
 def _advice(request: HttpRequest, is_async: bool | None) -> str:
@@ -177,53 +171,56 @@ def _advice(request: HttpRequest, is_async: bool | None) -> str:
     return ""
 
 
-def _end_refused_call(recorder: AnswerRecorder, stream: Any) -> None:
-    """End the call at Quota, which would continue unread; it may have cost something."""
-    recorder.reader_gone = True
+def _end_refused_call(stream: Any) -> None:
+    """End the call at Quota, which would continue unread."""
     loop = running_loop()
     if is_asynchronous(stream):
         # At once, as the loop of a view under WSGI may end before it has closed the stream.
         keepalive.cut_connection(stream)
         if loop is not None:
-            recorder.closing_task = loop.create_task(aend_stream(stream))
-    else:
+            task = loop.create_task(aend_stream(stream))
+            _closing_tasks.add(task)
+            task.add_done_callback(_closing_tasks.discard)
+    elif loop is None:
         end_stream(stream)
-    if loop is None:
-        recorder.record_if_interrupted()
-    else:  # in a thread: recording must not ask the cache or the database on the event loop
-        threading.Thread(target=recorder.finish, name="django_quota-abandoned").start()
+    else:
+        _abandon(stream, None)
 
 
-def _events(recorder: AnswerRecorder, stream: Any) -> Iterator[str]:
-    if recorder.head_only:
+#: The streams that are being closed: the event loop keeps only weak references to its tasks.
+_closing_tasks: set[asyncio.Task[None]] = set()
+
+
+def _events(answer: AnswerEvents, stream: Any) -> Iterator[str]:
+    if answer.head_only:
         return
     try:
-        answer_recorder.close_idle_connections()
+        answer_events.close_idle_connections()
         with ExitStack() as ends:
             ends.callback(end_stream, stream)
             for chunk in ends.enter_context(closing(keepalive.read_chunks(stream))):
-                if event := recorder.event_of(chunk):
+                if event := answer.event_of(chunk):
                     yield event
-        yield recorder.done_event()
+        yield answer.done_event()
     except Exception as error:
-        if not recorder.reader_gone:  # else the error is that we have cut the connection
-            yield recorder.error_event(error)
+        if not answer.reader_gone:  # else the error is that we have cut the connection
+            yield answer.error_event(error)
 
 
-async def _aevents(recorder: AnswerRecorder, stream: Any) -> AsyncIterator[str]:
-    if recorder.head_only:
+async def _aevents(answer: AnswerEvents, stream: Any) -> AsyncIterator[str]:
+    if answer.head_only:
         return
     # Beside the call, so that it does not delay the first word.
-    closing_task = asyncio.create_task(sync_to_async(answer_recorder.close_idle_connections)())
+    closing_task = asyncio.create_task(sync_to_async(answer_events.close_idle_connections)())
     try:
         async with AsyncExitStack() as ends:
             ends.push_async_callback(aend_stream, stream)
             chunks = await ends.enter_async_context(aclosing(keepalive.aread_chunks(stream)))
             async for chunk in chunks:
-                if event := recorder.event_of(chunk):
+                if event := answer.event_of(chunk):
                     yield event
-        yield await sync_to_async(recorder.done_event)()
+        yield await sync_to_async(answer.done_event)()
     except Exception as error:
-        yield await sync_to_async(recorder.error_event)(error)
+        yield await sync_to_async(answer.error_event)(error)
     finally:
         await closing_task

@@ -28,7 +28,7 @@ from django_quota.wallet.balances import kept_balance
 from tests import urls_streaming
 from tests.helpers import streams
 from tests.helpers.balances import cache_balance
-from tests.helpers.concurrency import run_async
+from tests.helpers.concurrency import run_async, wait_until
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.sandbox_client import Person
 from tests.tiny_server import HANG_UP, TinyServer, answer
@@ -326,7 +326,7 @@ def test_where_it_is_closed_on_the_event_loop(
 
     run_async(look())
     assert upstream.hung_up.wait(20)
-    assert billed() == [(user.pk, None, False)]
+    wait_until(lambda: billed() == [(user.pk, None, False)])
 
 
 def test_a_closed_tab_is_no_outage(
@@ -338,7 +338,7 @@ def test_a_closed_tab_is_no_outage(
     response: Any = person.client.get("/stream")
     parts = iter(response.streaming_content)
     next_event(parts)
-    response._recorder.reader_gone = True
+    response._answer.reader_gone = True
     upstream.cut()
     assert list(parts) == []
     response.close()

@@ -19,8 +19,8 @@ from django_quota.models import UsageRecord
 from django_quota.streaming import EventStreamResponse, stream_response
 from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
-from django_quota.web import answer_recorder
-from django_quota.web.answer_recorder import AnswerRecorder
+from django_quota.web import answer_events
+from django_quota.web.answer_events import AnswerEvents
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
@@ -149,7 +149,7 @@ class TestUnderAsgi:
         upstream.say(chunk("all"), last(**QUOTA))
         upstream.end()
 
-        kinds = (EventStreamResponse, Stream, AsyncStream, AnswerRecorder)
+        kinds = (EventStreamResponse, Stream, AsyncStream, AnswerEvents)
 
         def alive() -> list[Any]:
             gc.collect()
@@ -164,13 +164,13 @@ class TestUnderAsgi:
     ) -> None:
         """Every request has a thread of its own under ASGI."""
         given_back: list[bool] = []
-        real = answer_recorder.close_idle_connections
+        real = answer_events.close_idle_connections
 
         def give() -> None:
             real()
             given_back.append(connections["default"].connection is None)
 
-        monkeypatch.setattr(answer_recorder, "close_idle_connections", give)
+        monkeypatch.setattr(answer_events, "close_idle_connections", give)
         upstream.say(chunk("all"), last(**QUOTA))
         upstream.end()
 

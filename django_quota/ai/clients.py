@@ -12,16 +12,16 @@ from functools import cache
 from typing import Any, TypeVar, get_args
 
 from django.db import Error
-from openai import AsyncOpenAI, AsyncStream, BaseModel, OpenAI, Stream
+from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
 from openai._base_client import get_platform
 
 from django_quota.exceptions import ProviderUnavailable, QuotaError
 from django_quota.tokens.places import at_place_of_caller
 from django_quota.wallet.balances import forget_balance
-from django_quota.wallet.usage import arrived, note_payer
 
 from .auth import AsyncWalletKey, BearerAuth, WalletKey
 from .errors import CALL_ERRORS, READING_ERRORS, cause_to_show, translate
+from .raw_responses import require_model, with_our_errors
 from .sdk_http import httpx
 
 logger = logging.getLogger("django_quota.openai_clients")
@@ -84,12 +84,10 @@ class _IsolatedClient:
 
 
 class WalletStream(Stream[T]):
-    """A stream that raises our errors and names its payer, whichever SDK method made it."""
+    """A stream that raises our errors, whichever SDK method made it."""
 
     def __init__(self, *, client: Any, **options: Any) -> None:
         super().__init__(client=client, **options)
-        #: The user whose wallet pays; None if the developer pays.
-        self.payer = client.payer
         self._iterator = client._read_chunks(self._iterator)
 
 
@@ -98,7 +96,6 @@ class AsyncWalletStream(AsyncStream[T]):
 
     def __init__(self, *, client: Any, **options: Any) -> None:
         super().__init__(client=client, **options)
-        self.payer = client.payer
         self._iterator = client._read_chunks(self._iterator)
 
     async def aclose(self) -> None:
@@ -136,12 +133,12 @@ class WalletClient(_IsolatedClient, OpenAI):
 
     def _process_response(self, *, cast_to: Any, **options: Any) -> Any:
         with self._translating(READING_ERRORS):
-            return _require_model(super()._process_response(cast_to=cast_to, **options), cast_to)
+            response = super()._process_response(cast_to=cast_to, **options)
+            return require_model(with_our_errors(response), cast_to)
 
     def _read_chunks(self, chunks: Iterator[Any]) -> Iterator[Any]:
         with self._translating(READING_ERRORS):
-            for chunk in chunks:
-                yield _note_chunk(chunk, self.payer)
+            yield from chunks
 
     @contextmanager
     def _translating(self, sdk_errors: tuple[type[Exception], ...]) -> Iterator[None]:
@@ -191,12 +188,12 @@ class AsyncWalletClient(_IsolatedClient, AsyncOpenAI):
     async def _process_response(self, *, cast_to: Any, **options: Any) -> Any:
         async with self._translating(READING_ERRORS):
             response = await super()._process_response(cast_to=cast_to, **options)
-            return _require_model(response, cast_to)
+            return require_model(with_our_errors(response), cast_to)
 
     async def _read_chunks(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async with self._translating(READING_ERRORS):
             async for chunk in chunks:
-                yield _note_chunk(chunk, self.payer)
+                yield chunk
 
     @asynccontextmanager
     async def _translating(self, sdk_errors: tuple[type[Exception], ...]) -> AsyncIterator[None]:
@@ -232,28 +229,3 @@ def _logging_failure() -> Iterator[None]:
         yield
     except (Error, QuotaError) as error:
         logger.warning("a balance could not be forgotten: %s", type(error).__name__)
-
-
-def _require_model(response: Any, expected: Any) -> Any:
-    """Return `response` if it is the model that the caller expects, else raise ValueError.
-
-    For a page that is not JSON the SDK returns text, and for JSON that is not an object its value.
-    """
-    is_model = isinstance(expected, type) and issubclass(expected, BaseModel)
-    if is_model and isinstance(response, str | int | float | list | None):
-        raise ValueError("The response is not a JSON object.")
-    return _note_arrival(response)
-
-
-def _note_arrival(response: T) -> T:
-    """Note on `response` when it arrived, as the balance in it may be recorded much later."""
-    if isinstance(response, BaseModel):
-        arrived(response)
-    return response
-
-
-def _note_chunk(chunk: T, payer: Any) -> T:
-    """Note on `chunk` who pays, too, as a tracing wrapper may hide the stream that it is from."""
-    if isinstance(chunk, BaseModel):
-        note_payer(chunk, payer)
-    return _note_arrival(chunk)

@@ -72,6 +72,8 @@ class Settings:
     topup_url: str = _setting("https://usequota.ai", values.url)
     #: A balance of fewer credits is low for `{% quota_balance %}` and the signal.
     low_balance: int = _setting(100_000, values.credits)
+    #: Whether the clients of `django_quota.ai` record the usage of each call.
+    record_usage: bool = _setting(True, values.flag)
     #: Webhook secrets, `whsec_...`, newest first; without one the webhook is off.
     webhook_secret: tuple[str, ...] = _setting((), values.optional_secrets, is_secret=True)
     #: Whether a first sign-in creates a user.

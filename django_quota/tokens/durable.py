@@ -42,9 +42,14 @@ def run_in_thread(work: Callable[[], T]) -> T:
     The connections are outside of the project's pool, because waiting callers may hold all of its
     places. Raises what `work` raises, and RuntimeError if no thread can be started.
     """
+    return start_in_thread(work).result()
+
+
+def start_in_thread(work: Callable[[], T]) -> "Future[T]":
+    """`run_in_thread` without the wait, for code that runs on an event loop."""
     done: Future[T] = Future()
     threading.Thread(target=_settle, args=(done, _apart(work)), name="django_quota-write").start()
-    return done.result()
+    return done
 
 
 def _settle(done: "Future[T]", work: Callable[[], T]) -> None:

@@ -2,6 +2,7 @@
 
 from django_quota.oidc.wallet_api import Package
 
+from .attribution import billed_for
 from .balances import Balance
 from .purchases import (
     acreate_checkout,
@@ -20,6 +21,7 @@ __all__ = [
     "aget_balance",
     "aget_packages",
     "arecord_usage",
+    "billed_for",
     "create_checkout",
     "get_balance",
     "get_packages",

@@ -16,6 +16,8 @@ from typing import Any
 
 from django.db import connections
 
+from django_quota.wallet.usage import left_to_record, record_call
+
 from .closing import http_response
 
 #: COMMENT is sent after each such time without text. A WSGI server notices at the second comment
@@ -34,12 +36,16 @@ def read_chunks(stream: Any) -> Generator[Any]:
     A thread of its own reads one chunk at a time, because a wait for the network cannot be
     interrupted in the same thread: the generators of the SDK and of the HTTP library end at the
     first time-out, and polling the socket misses what they or TLS have buffered. Raises what
-    reading the stream raises.
+    reading the stream raises. The call is recorded in this thread, whose connection is open and in
+    the caller's schema.
     """
+    calls: list[Any] = []
+    context = copy_context()
+    context.run(left_to_record.set, calls)
     requested: SimpleQueue[Future[Any] | None] = SimpleQueue()
     # A daemon thread, so that a process that ends does not wait for the model.
     thread = Thread(
-        target=copy_context().run,
+        target=context.run,
         args=(_read_on_request, iter(stream), requested),
         name="django_quota-stream",
         daemon=True,
@@ -59,6 +65,8 @@ def read_chunks(stream: Any) -> Generator[Any]:
         if not chunk.done():
             cut_connection(stream)
         thread.join()
+        for call in calls:
+            record_call(*call)
 
 
 def _arrives_in_time(chunk: Future[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,18 +20,14 @@ from django_quota.tokens import durable
 from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import purchases
 from django_quota.wallet.balances import kept_balance
-from django_quota.wallet.usage import (
-    Usage,
-    _Record,
-    arecord_usage,
-    arrived,
-    record_unpriced,
-    record_usage,
-)
+from django_quota.wallet.calls import Caller
+from django_quota.wallet.pending_record import PendingRecord
+from django_quota.wallet.replies import Usage, read_reply
+from django_quota.wallet.usage import arecord_usage, record_call, record_usage
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async, wait_until
 from tests.helpers.databases import needs_second_connection
-from tests.helpers.replies import reply
+from tests.helpers.replies import record_now, reply
 from tests.sandbox_client import Sandbox
 from tests.shown import listening
 
@@ -44,22 +41,82 @@ def anybody() -> Any:
     return get_user_model().objects.create(username="anybody")
 
 
-class TestRecordUsage:
+class TestRecordCall:
     def test_makes_the_balance_right_without_a_request(self, user: Any, sandbox: Sandbox) -> None:
         purchases.get_balance(user)
-        usage = record_usage(user, reply(credits_used=1_200, balance_after=998_800))
+        record_now(user, reply(credits_used=1_200, balance_after=998_800))
 
-        assert usage == Usage(credits_used=1_200, balance_after=998_800)
-        assert usage is not None
-        assert (usage.cost, usage.balance) == ("$0.0012", "$0.9988")
         assert purchases.get_balance(user).credits == 998_800
         assert sandbox.requests() == BALANCE
 
     def test_without_a_balance_it_is_asked_for_again(self, user: Any, sandbox: Sandbox) -> None:
         purchases.get_balance(user)
-        record_usage(user, reply(credits_used=1_200))
+        record_now(user, reply(credits_used=1_200))
         purchases.get_balance(user)
         assert sandbox.requests() == BALANCE * 2
+
+    def test_call_without_a_price_is_recorded_and_the_balance_asked_for_again(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        purchases.get_balance(user)
+        with listening(signals.usage_recorded) as heard:
+            record_now(user, reply(), complete=False)
+        row = UsageRecord.objects.get()
+        assert (row.credits_used, row.complete) == (None, False)
+        assert [h["complete"] for h in heard] == [False]
+        assert (heard[0]["usage"].cost, heard[0]["usage"].balance) == ("", "")
+        purchases.get_balance(user)
+        assert sandbox.requests() == BALANCE * 2
+
+    def test_reply_that_is_recorded_late_does_not_replace_a_newer_balance(
+        self, anybody: Any
+    ) -> None:
+        call, arrived_at = Caller().call(anybody), time.time()
+        cache_balance(anybody, 50)
+        record_call(call, read_reply(reply(credits_used=1, balance_after=99)), arrived_at)
+        assert kept_balance(anybody) is None  # Quota is asked
+
+    def test_two_calls_at_once_leave_no_balance(self, anybody: Any) -> None:
+        """Either may be the newer one."""
+        record_now(anybody, reply(credits_used=1, balance_after=99))
+        record_now(anybody, reply("chatcmpl-2", credits_used=1, balance_after=98))
+        assert kept_balance(anybody) is None
+
+    def test_error_of_any_kind_does_not_reach_the_caller(
+        self, anybody: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def broken(record: PendingRecord) -> bool:
+            raise LookupError
+
+        monkeypatch.setattr(PendingRecord, "_insert", broken)
+        record_now(anybody, reply(credits_used=5, balance_after=95))
+        assert "the usage of a call was not recorded: LookupError" in caplog.text
+
+
+class TestRecordUsage:
+    def test_returns_the_cost_and_the_balance(self, anybody: Any) -> None:
+        usage = record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
+        assert usage == Usage(credits_used=1_200, balance_after=998_800)
+        assert usage is not None
+        assert (usage.cost, usage.balance) == ("$0.0012", "$0.9988")
+
+    def test_balance_is_asked_for_again(self, user: Any, sandbox: Sandbox) -> None:
+        """The reply may be an old one."""
+        purchases.get_balance(user)
+        record_usage(user, reply(credits_used=1_200, balance_after=998_800))
+        purchases.get_balance(user)
+        assert sandbox.requests() == BALANCE * 2
+
+    def test_reply_that_has_lost_its_price_has_that_of_its_record(self, anybody: Any) -> None:
+        """As what `stream.get_final_completion()` of the SDK returns."""
+        record_usage(anybody, reply(credits_used=5, balance_after=95))
+        assert record_usage(anybody, reply()) == Usage(credits_used=5, balance_after=95)
+
+    def test_reply_without_an_id_is_recorded_once(self, anybody: Any) -> None:
+        """As embeddings are; the balance distinguishes two of them."""
+        for after in (95, 95, 90):
+            record_usage(anybody, reply(None, credits_used=5, balance_after=after))
+        assert UsageRecord.objects.count() == 2
 
     def test_keeps_a_record(self, anybody: Any) -> None:
         record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
@@ -75,21 +132,12 @@ class TestRecordUsage:
             again = record_usage(anybody, reply(credits_used=1, balance_after=99))
         assert again == Usage(credits_used=1, balance_after=99)
         assert UsageRecord.objects.count() == len(heard) == 2
-        assert kept_balance(anybody) is None  # two calls at once: either may be the newer one
 
     def test_of_one_completion_again_leaves_the_balance(self, anybody: Any) -> None:
         record_usage(anybody, reply(credits_used=1, balance_after=99))
         cache_balance(anybody, 50)
         record_usage(anybody, reply(credits_used=1, balance_after=99))
         assert kept_balance(anybody) == purchases.Balance(credits=50)
-
-    def test_late_does_not_replace_what_is_newer(self, anybody: Any) -> None:
-        """What counts is when the reply came, and not when it was recorded."""
-        late = reply(credits_used=1, balance_after=99)
-        arrived(late)
-        cache_balance(anybody, 50)
-        record_usage(anybody, late)
-        assert kept_balance(anybody) is None  # Quota is asked
 
     def test_the_same_id_of_another_user_is_another_call(self, anybody: Any) -> None:
         record_usage(anybody, reply(credits_used=1))
@@ -157,21 +205,6 @@ class TestRecordUsage:
         assert UsageRecord.objects.get().credits_used == 5
 
 
-class TestUnpriced:
-    def test_is_recorded_as_such_and_the_balance_asked_for_again(
-        self, user: Any, sandbox: Sandbox
-    ) -> None:
-        purchases.get_balance(user)
-        with listening(signals.usage_recorded) as heard:
-            record_unpriced(user, reply(), complete=False)
-        row = UsageRecord.objects.get()
-        assert (row.credits_used, row.complete) == (None, False)
-        assert [h["complete"] for h in heard] == [False]
-        assert (heard[0]["usage"].cost, heard[0]["usage"].balance) == ("", "")
-        purchases.get_balance(user)
-        assert sandbox.requests() == BALANCE * 2
-
-
 class TestLowBalance:
     @pytest.mark.parametrize(
         ("used", "after", "times"),
@@ -209,7 +242,6 @@ class TestWhereTheDatabaseCannot:
         with transaction.atomic():
             usage = record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
             assert usage is not None and usage.balance == "$0.9988"
-            assert kept_balance(anybody) == purchases.Balance(credits=998_800)
             assert not anybody.quota_usage.exists()
         wait_until(anybody.quota_usage.exists)
         assert anybody.quota_usage.get().credits_used == 1_200
@@ -229,15 +261,15 @@ class TestWhereTheDatabaseCannot:
         self, anybody: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(durable, "PAUSE", (0.01, 0.01))
-        real = _Record._insert
+        real = PendingRecord._insert
         away = [OperationalError("the database is starting up")] * 3
 
-        def insert(record: _Record) -> bool:
+        def insert(record: PendingRecord) -> bool:
             if away:
                 raise away.pop()
             return real(record)
 
-        monkeypatch.setattr(_Record, "_insert", insert)
+        monkeypatch.setattr(PendingRecord, "_insert", insert)
         with listening(signals.usage_recorded) as heard:
             usage = record_usage(anybody, reply(credits_used=1_200, balance_after=998_800))
             assert usage is not None and usage.balance == "$0.9988"
@@ -274,7 +306,7 @@ class TestInATransaction:
         """Which schema it is in; all else is on the other one."""
         wallet_of(anybody)
         with transaction.atomic(), CaptureQueriesContext(connection) as mine:
-            record_usage(anybody, reply(credits_used=5, balance_after=95))
+            record_now(anybody, reply(credits_used=5, balance_after=95))
         assert len(mine) == 1
         assert UsageRecord.objects.count() == 1
 
@@ -307,10 +339,10 @@ class TestInATransaction:
     def test_a_statement_that_fails_leaves_the_transaction_whole(
         self, anybody: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def broken(record: _Record) -> bool:
+        def broken(record: PendingRecord) -> bool:
             raise OperationalError("no space left")
 
-        monkeypatch.setattr(_Record, "_insert", broken)
+        monkeypatch.setattr(PendingRecord, "_insert", broken)
         with transaction.atomic():
             get_user_model().objects.create(username="of the view")
             assert record_usage(anybody, reply(credits_used=5, balance_after=95))
@@ -321,10 +353,10 @@ class TestInATransaction:
 def test_on_sqlite_a_transaction_that_is_lost_is_raised(
     anybody: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(record: _Record) -> bool:
+    def lost(record: PendingRecord) -> bool:
         connection.needs_rollback = True  # as Django sets it where a savepoint cannot be undone
         raise OperationalError("disk I/O error")
 
-    monkeypatch.setattr(_Record, "_insert", lost)
+    monkeypatch.setattr(PendingRecord, "_insert", lost)
     with pytest.raises(OperationalError), transaction.atomic():
         record_usage(anybody, reply(credits_used=5, balance_after=95))

@@ -48,12 +48,11 @@ from django.core.cache import cache
 from django.test import Client
 from django.test.utils import override_settings
 
-from django_quota import signals
+from django_quota import signals, streaming
 from django_quota.models import ProviderAccount, UsageRecord
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.tokens import storing
 from django_quota.wallet.balances import kept_balance
-from django_quota.web.answer_recorder import AnswerRecorder
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
 from tests.helpers.streams import QUOTA, AsgiRequest, events, next_event, whole_answer
@@ -128,19 +127,19 @@ def seen_of(journey: Any) -> dict[str, Any]:
     cache.clear()
     cache_balance(user, 1_000_000)
     kinds: set[str] = set()
-    real = AnswerRecorder.__init__
+    real = streaming.is_asynchronous
 
-    def look(told: Any, request: Any, stream: Any) -> None:
+    def look(stream: Any) -> bool | None:
         kinds.add(type(stream).__name__)
-        real(told, request, stream)
+        return real(stream)
 
-    AnswerRecorder.__init__ = look  # type: ignore[assignment, method-assign]
+    streaming.is_asynchronous = look
     with TinyServer() as server, listening(signals.usage_recorded) as heard:
         upstream = Upstream()
         server.on("/v1/chat/completions", upstream)
         with override_settings(QUOTA_BASE_URL=server.origin):
             told = events(journey(upstream))
-    AnswerRecorder.__init__ = real  # type: ignore[method-assign]
+    streaming.is_asynchronous = real
     gc.collect()
     for thread in threading.enumerate():
         if thread.name == "django_quota-abandoned":

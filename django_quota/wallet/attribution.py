@@ -1,0 +1,89 @@
+"""What the AI calls of a block are for, and what they cost together."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db.models import Model
+
+from .replies import MAX_CHARS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """What `billed_for` writes into each usage record."""
+
+    purpose: str = ""
+    object_type: str = ""
+    object_id: str = ""
+
+
+class Bill:
+    """The calls of a `billed_for` block, added up. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: The credits that Quota has reported for these calls.
+        self.credits_used = 0
+        #: The calls whose reply has arrived.
+        self.calls = 0
+
+    def add(self, credits_used: int | None) -> None:
+        """Add one call; None if its cost is unknown."""
+        with self._lock:
+            self.calls += 1
+            self.credits_used += credits_used or 0
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The innermost `billed_for` block, and the bills of all blocks around a call."""
+
+    attribution: Attribution = Attribution()
+    bills: tuple[Bill, ...] = ()
+
+
+_OUTSIDE = _Block()
+_block: ContextVar[_Block] = ContextVar("django_quota_billed_for", default=_OUTSIDE)
+
+
+def current_block() -> _Block:
+    """Return the block of this thread or task."""
+    return _block.get()
+
+
+@contextmanager
+def billed_for(*, purpose: str = "", object: Model | None = None) -> Iterator[Bill]:
+    """Write what a block's AI calls are for into their usage records, and add up their cost.
+
+    `purpose` is a name of your own, such as "summary", of at most 100 characters. `object` is the
+    saved model instance that the calls are for. A block inside another one changes only what it
+    names. Tasks that are started inside belong to the block, and so do threads that use a client
+    made inside.
+
+    Raises ValueError for a longer `purpose` or an unsaved `object`, and TypeError for an `object`
+    that is not a model instance.
+    """
+    outer, bill = _block.get(), Bill()
+    attribution = replace(outer.attribution, **_given(purpose, object))
+    token = _block.set(_Block(attribution, (*outer.bills, bill)))
+    try:
+        yield bill
+    finally:
+        _block.reset(token)
+
+
+def _given(purpose: str, obj: Model | None) -> dict[str, Any]:
+    if len(purpose) > MAX_CHARS:
+        raise ValueError(f"The purpose has more than {MAX_CHARS} characters: {purpose[:20]}...")
+    given = {"purpose": purpose} if purpose else {}
+    if obj is None:
+        return given
+    if not isinstance(obj, Model):
+        raise TypeError(f"billed_for(object=...) takes a model instance, not {type(obj).__name__}.")
+    if obj.pk is None:
+        raise ValueError("billed_for(object=...) takes an object that has been saved.")
+    return {**given, "object_type": obj._meta.label_lower, "object_id": str(obj.pk)[:MAX_CHARS]}

@@ -1,0 +1,60 @@
+"""An AI call that a user pays for: who, for what, and where its usage is recorded.
+
+It is described before the call is sent, in the caller's thread, because the reply may end in a
+thread that knows neither the request nor the tenant.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http import HttpRequest
+
+from django_quota.models import UsageRecord
+from django_quota.tokens.payer import current_request
+from django_quota.tokens.places import Place, here
+
+from .attribution import Attribution, Bill, current_block
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One AI call."""
+
+    user: Any
+    request: HttpRequest | None
+    attribution: Attribution
+    bills: tuple[Bill, ...]
+    #: The database of the record.
+    alias: str
+    #: The caller's connection to it, and its tenant. None on an event loop, which has neither.
+    connection: BaseDatabaseWrapper | None
+    place: Place | None
+
+
+class Caller:
+    """The request and the `billed_for` block in which a client is made.
+
+    A thread that the view starts knows neither, so its calls belong to those of its client.
+    """
+
+    def __init__(self) -> None:
+        self.request = current_request()
+        self._block = current_block()
+        self._thread = threading.get_ident()
+
+    def call(self, user: Any, *, on_loop: bool = False) -> Call:
+        """Describe the call that this thread or task sends now. It makes no query."""
+        block = current_block()
+        if not block.bills and threading.get_ident() != self._thread:
+            block = self._block
+        # The user's own database, unless a router decides otherwise: in another database the same
+        # primary key is another person's.
+        alias = router.db_for_write(UsageRecord, instance=user)
+        connection = None if on_loop else connections[alias]
+        # Only with django-tenants, whose connections know their schema without a query.
+        place = here(alias) if getattr(connection, "schema_name", None) else None
+        request = current_request() or self.request
+        return Call(user, request, block.attribution, block.bills, alias, connection, place)
