@@ -79,7 +79,15 @@ TAGS = [
 ]
 #: What README and docs tell projects to import. All else in the package may change at any time.
 NAMES = {
-    "ai": ["async_developer_client", "async_openai_client", "developer_client", "openai_client"],
+    "ai": [
+        "WalletAuth",
+        "anthropic_client",
+        "async_anthropic_client",
+        "async_developer_client",
+        "async_openai_client",
+        "developer_client",
+        "openai_client",
+    ],
     "backends": ["QuotaBackend"],
     "tokens.bulk": ["refresh_expiring"],
     "decorators": ["quota_required"],

@@ -1,11 +1,14 @@
 """Gets the access token for each attempt of an AI call, sends it, and has the call recorded."""
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
 from django_quota.conf import get_settings
+from django_quota.conf.origins import origin
+from django_quota.exceptions import ConfigurationError, NotConnected
 from django_quota.secret import Secret
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.tokens.payer import current_request, require_payer
@@ -60,31 +63,85 @@ class BearerAuth(httpx.Auth):
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        call = self._describe(on_loop=False)
-        response = yield self._signed(request, self._token)
+        call = _describe(self._key, on_loop=False)
+        response = yield _signed(request, self._token)
         if response.status_code == 401 and isinstance(self._key, WalletKey):
-            response = yield self._signed(request, self._key(rejected=self._token))
+            response = yield _signed(request, self._key(rejected=self._token))
         if call is not None and response.is_success:
             response.stream = RecordedBody(call, response)
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        call = self._describe(on_loop=True)
-        response = yield self._signed(request, self._token)
+        call = _describe(self._key, on_loop=True)
+        response = yield _signed(request, self._token)
         if response.status_code == 401 and isinstance(self._key, AsyncWalletKey):
-            response = yield self._signed(request, await self._key(rejected=self._token))
+            response = yield _signed(request, await self._key(rejected=self._token))
         if call is not None and response.is_success:
             response.stream = AsyncRecordedBody(call, response)
 
-    def _describe(self, *, on_loop: bool) -> Call | None:
-        """Describe the call that is sent now; None if it is not to be recorded."""
-        if not isinstance(self._key, WalletKey | AsyncWalletKey) or not get_settings().record_usage:
-            return None
-        return self._key.caller.call(self._key.user, on_loop=on_loop)
 
-    def _signed(self, request: httpx.Request, token: str) -> httpx.Request:
-        request.headers["Authorization"] = f"Bearer {token}"
-        # All users share the pool and its cookie jar: a cookie set for one must not reach another.
-        request.headers.pop("Cookie", None)
-        return request
+class WalletAuth(httpx.Auth):
+    """Has `user` pay for the requests of an HTTP client: `httpx2.Client(auth=WalletAuth(user))`.
+
+    For Quota's endpoints that the clients of this package do not have. Each request gets the user's
+    current access token; after a 401 the token is renewed and the request sent once more; and the
+    usage is recorded. Cookies, API keys and other credentials of the request are removed.
+
+    It is for the HTTP library of the installed OpenAI SDK: httpx2, or httpx for release 2. Raises
+    NotConnected if `user` is None or not saved. A request raises the errors of `get_access_token`,
+    and ConfigurationError if it does not go to QUOTA_BASE_URL, where the token must not go.
+    """
+
+    def __init__(self, user: Any) -> None:
+        require_user(user)
+        self._key, self._async_key = WalletKey(user), AsyncWalletKey(user)
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        """Pay for one request of a sync client."""
+        _require_quota(request)
+        yield from BearerAuth(self._key(), self._key).sync_auth_flow(request)
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Pay for one request of an async client."""
+        _require_quota(request)
+        flow = BearerAuth(await self._async_key(), self._async_key).async_auth_flow(request)
+        wanted = await anext(flow)
+        with suppress(StopAsyncIteration):
+            while True:
+                wanted = await flow.asend((yield wanted))
+
+
+def require_user(user: Any) -> None:
+    """Raise NotConnected if `user` is None or has not been saved."""
+    if user is None or user.pk is None:
+        raise NotConnected("Nobody is signed in, so nobody can pay; let them sign in with Quota.")
+
+
+def _require_quota(request: httpx.Request) -> None:
+    url = request.url
+    if url.userinfo or origin(str(url)) != origin(get_settings().base_url):
+        raise ConfigurationError(
+            "WalletAuth sends the user's token to QUOTA_BASE_URL only, and this request goes to "
+            f"{url.host}. Use a client without it for other services."
+        )
+
+
+def _describe(key: Any, *, on_loop: bool) -> Call | None:
+    """Describe the call that is sent now; None if it is not to be recorded."""
+    if not isinstance(key, WalletKey | AsyncWalletKey) or not get_settings().record_usage:
+        return None
+    return key.caller.call(key.user, on_loop=on_loop)
+
+
+def _signed(request: httpx.Request, token: str) -> httpx.Request:
+    request.headers["Authorization"] = f"Bearer {token}"
+    # All users share the pool and its cookie jar: a cookie set for one must not reach another. An
+    # API key may be the developer's, from the environment.
+    for name in ("Cookie", "X-Api-Key"):
+        request.headers.pop(name, None)
+    return request

@@ -1,6 +1,11 @@
-"""Translates the errors of the OpenAI SDK into errors of `django_quota.exceptions`."""
+"""Translates the errors of the AI SDKs into errors of `django_quota.exceptions`.
 
-from openai import APIError, APIStatusError
+The Anthropic SDK has classes of its own, with the same attributes as the OpenAI SDK's.
+"""
+
+from typing import Any
+
+from openai import APIError
 
 from django_quota.exceptions import (
     ConfigurationError,
@@ -46,9 +51,9 @@ def translate(error: Exception, *, user_pays: bool) -> Exception:
     # that does not fit the SDK: for these "Quota cannot be reached" would be wrong.
     if isinstance(error.__cause__, QuotaError | TypeError | AttributeError | ImportError):
         return error.__cause__
-    if not isinstance(error, APIError):
+    if not _is_api_error(error):
         return ProviderUnavailable("Quota's answer cannot be read; try again later.")
-    status, code = _status(error), plain_code(error.code)
+    status, code = _status(error), plain_code(_code(error))
     if not user_pays and status in _ADVICE_TO_DEVELOPER:
         return ConfigurationError(_ADVICE_TO_DEVELOPER[status])
     if user_pays and status == 401:
@@ -56,23 +61,40 @@ def translate(error: Exception, *, user_pays: bool) -> Exception:
             "Quota refuses even a token it has just renewed; let the user sign in again.",
             provider_code=code,
         )
-    seconds = retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
+    response = getattr(error, "response", None)
+    seconds = None if response is None else retry_after(response.headers)
     return error_for(status, code, seconds, scope="credits.spend", reason=fault(error))
 
 
-def cause_to_show(error: Exception) -> APIError | None:
+def cause_to_show(error: Exception) -> Exception | None:
     """Return `error` if its traceback helps the developer, else None.
 
     A 4xx says what is wrong with the request. Any other traceback shows only code of the SDK, and
     perhaps what Quota says about a token that it refuses.
     """
-    if not isinstance(error, APIError):
+    if not _is_api_error(error):
         return None
     status = _status(error) or 0
     return error if 400 <= status < 500 and status not in (401, 402, 403, 429) else None
 
 
-def _status(error: APIError) -> int | None:
+def _is_api_error(error: Exception) -> bool:
+    """True for the SDKs' APIError, whose `body` is the JSON or the text of the response."""
+    return hasattr(error, "body")
+
+
+def _status(error: Any) -> int | None:
     """The HTTP status; for an error in the middle of a stream, the status its code stands for."""
-    status = error.status_code if isinstance(error, APIStatusError) else None
-    return status or _STATUS_OF_CODE.get(str(error.code))
+    status: int | None = getattr(error, "status_code", None)
+    # The response of a stream that fails in the middle has begun with a 200.
+    if status is not None and status >= 400:
+        return status
+    return _STATUS_OF_CODE.get(str(_code(error)))
+
+
+def _code(error: Any) -> Any:
+    """The error code: the OpenAI SDK's `code`, else that in the body."""
+    if (code := getattr(error, "code", None)) is not None:
+        return code
+    inner = error.body.get("error") if isinstance(error.body, dict) else None
+    return inner.get("code") if isinstance(inner, dict) else None

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def openai_client(user: Any) -> "OpenAI":
     RateLimited, RequestRefused and ProviderUnavailable. The recipe, step 06; quota-protocol section
     14.
     """
-    clients = _clients_module()
+    clients = sdk_module("clients")
     _require_user(user)
     return _client().with_options(api_key=clients.WalletClient.key_class(user))
 
@@ -47,7 +48,7 @@ def async_openai_client(user: Any) -> "AsyncOpenAI":
 
     Raises ConfigurationError, too, if no event loop is running.
     """
-    clients = _clients_module()
+    clients = sdk_module("clients")
     _require_user(user)
     return _async_client().with_options(api_key=clients.AsyncWalletClient.key_class(user))
 
@@ -99,13 +100,13 @@ _async_clients: dict[
 ] = {}
 
 
-def _clients_module() -> ModuleType:
-    """Import the module `clients` at the first call, not in django.setup().
+def sdk_module(name: str) -> ModuleType:
+    """Import a module of this folder that uses the SDK, at the first call, not in django.setup().
 
     Importing the SDK takes 370 ms and 27 MB, and a site that only signs people in need not have it.
     """
     try:
-        from . import clients
+        return import_module(f"{__package__}.{name}")
     except ModuleNotFoundError as error:
         if error.name not in ("openai", "httpx", "httpx2"):
             raise
@@ -113,7 +114,6 @@ def _clients_module() -> ModuleType:
             "AI calls need the OpenAI SDK, which is not installed; "
             'install this package with its extra: pip install "django-quota[ai]".'
         ) from None
-    return clients
 
 
 def _client() -> "OpenAI":
@@ -129,7 +129,7 @@ def _async_client() -> "AsyncOpenAI":
 @lru_cache(maxsize=4)
 def _shared_client(base_url: str, way: Way, process: int) -> "OpenAI":
     """One client, and so one connection pool, for each process: forks must not share sockets."""
-    clients = _clients_module()
+    clients = sdk_module("clients")
     from openai import DefaultHttpxClient
 
     pool = DefaultHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))
@@ -169,7 +169,7 @@ def _open_async_client(
 
     A loop that shuts down first ends the async generators that were started in it.
     """
-    clients = _clients_module()
+    clients = sdk_module("clients")
     from openai import DefaultAsyncHttpxClient
 
     pool = DefaultAsyncHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))

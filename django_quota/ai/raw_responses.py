@@ -2,8 +2,9 @@
 
 from typing import Any, TypeVar
 
-from openai import APIResponse, AsyncAPIResponse, BaseModel
+from openai import APIResponse, AsyncAPIResponse
 from openai._legacy_response import LegacyAPIResponse
+from pydantic import BaseModel
 
 from .errors import READING_ERRORS, cause_to_show
 

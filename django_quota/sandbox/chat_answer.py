@@ -27,6 +27,8 @@ STREAM_ERROR_EVENT = (
 class ChatAnswer:
     """One answer, in OpenAI's format, and the credits reserved for it."""
 
+    endpoint = "/v1/chat/completions"
+
     def __init__(self, chat: ChatRequest, user: User, application: Application) -> None:
         self.chat = chat
         self.user = user
@@ -113,7 +115,7 @@ class ChatAnswer:
             new_balance=after,
             amount_spent=cost,
             model=self.chat.model,
-            endpoint="/v1/chat/completions",
+            endpoint=self.endpoint,
         )
         notify(
             "usage.completed",

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.views.debug import ExceptionReporter
 
 from django_quota.ai import clients, factory
-from django_quota.ai.auth import BearerAuth, WalletKey
+from django_quota.ai.auth import BearerAuth, WalletKey, _signed
 from django_quota.ai.sdk_http import httpx
 from django_quota.exceptions import (
     ConfigurationError,
@@ -80,7 +80,7 @@ def test_a_traceback_does_not_show_the_token() -> None:
     """Whatever fails where it is written into a request: to admins, say, by e-mail."""
     bearer = BearerAuth("quota_token_hush", None)
     try:
-        bearer._signed(SimpleNamespace(), bearer._token)  # type: ignore[arg-type]
+        _signed(SimpleNamespace(), bearer._token)  # type: ignore[arg-type]
     except AttributeError:
         report = ExceptionReporter(RequestFactory().get("/"), *sys.exc_info())
     (frame,) = [f for f in report.get_traceback_frames() if f["function"] == "_signed"]
