@@ -40,9 +40,13 @@ class Sandbox:
         assert reply.ok, f"{method} {path}: {reply.status_code} {reply.text[:500]}"
         return reply.json()
 
-    def register_app(self, **changes: Any) -> dict[str, str]:
+    def new_developer(self) -> tuple[str, str]:
+        """Somebody who has a dollar to give away: the e-mail address, and the session token."""
         account = {"email": f"dev{next(_numbers)}-{id(self)}@example.com", "password": PASSWORD}
-        session = self.call("POST", "/auth/register", account)["session_token"]
+        return account["email"], self.call("POST", "/auth/register", account)["session_token"]
+
+    def register_app(self, **changes: Any) -> dict[str, str]:
+        _email, session = self.new_developer()
         app = {
             "name": "Test Site",
             "redirect_uris": ["http://localhost/auth/quota/callback"],
@@ -53,6 +57,11 @@ class Sandbox:
             "POST", "/developers/apps", app, headers={"Authorization": f"Bearer {session}"}
         )
         return made | {"session_token": session}
+
+    def api_key(self, session: str) -> str:
+        """A new API key of the developer."""
+        headers = {"Authorization": f"Bearer {session}"}
+        return str(self.call("POST", "/developers/keys", {"name": "Site"}, headers=headers)["key"])
 
     def reset(self) -> None:
         """Back to the default settings, if a test changed one."""
@@ -100,9 +109,19 @@ class Sandbox:
         person.quota = regular.quota
         return person
 
+    def set_balance(self, email: str, credits: int) -> None:
+        self.call("POST", "/sandbox/users", {"email": email, "balance": credits})
+
     def balance_of(self, email: str) -> int:
+        return int(self._user(email)["balance"])
+
+    def sub_of(self, email: str) -> str:
+        return str(self._user(email)["id"])
+
+    def _user(self, email: str) -> dict[str, Any]:
         users = self.call("GET", "/sandbox/users")["users"]
-        return int(next(u["balance"] for u in users if u["email"] == email))
+        found: dict[str, Any] = next(user for user in users if user["email"] == email)
+        return found
 
 
 class Person(Browser):

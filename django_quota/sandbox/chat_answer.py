@@ -111,7 +111,7 @@ class ChatAnswer:
         notify(
             "balance.updated",
             self.user,
-            self.application,
+            self.application.user,
             new_balance=after,
             amount_spent=cost,
             model=self.chat.model,
@@ -120,7 +120,7 @@ class ChatAnswer:
         notify(
             "usage.completed",
             self.user,
-            self.application,
+            self.application.user,
             model=self.chat.model,
             credits_used=cost,
             **self._usage(completion_tokens),

@@ -26,6 +26,8 @@ class Failure:
     retry_after: int | None = None
     #: The body of the answer, instead of a JSON error.
     body: str | None = None
+    #: If True, the request is carried out first, and only its answer is lost.
+    after: bool = False
 
 
 @dataclass(kw_only=True)
@@ -66,6 +68,8 @@ class Knobs:
     stream_breaks_after: int | None = None
     #: How many times each webhook event is delivered.
     webhook_copies: int = 1
+    #: If True, a refusal to fund a user is repeated for the same ``Idempotency-Key``.
+    keep_funding_refusals: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Return the knobs by name, as values that JSON can represent."""
@@ -106,6 +110,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda n: n is None or (type(n) is int and n >= 0),
         "a number of tokens, or null",
     ),
+    "keep_funding_refusals": (_is_bool, "true or false"),
     "webhook_copies": (lambda n: type(n) is int and 1 <= n <= 9, "an integer from 1 to 9"),
 }
 
@@ -139,6 +144,7 @@ def _read_failure(value: Any) -> Failure | None:
         raise error
     path, status, times = value.get("path"), value.get("status"), value.get("times", 1)
     retry_after, body = value.get("retry_after"), value.get("body")
+    after = value.get("after", False)
     if not (
         isinstance(path, str)
         and type(status) is int
@@ -147,6 +153,9 @@ def _read_failure(value: Any) -> Failure | None:
         and times >= 1
         and (retry_after is None or _is_seconds(retry_after))
         and (body is None or isinstance(body, str))
+        and isinstance(after, bool)
     ):
         raise error
-    return Failure(path=path, status=status, times=times, retry_after=retry_after, body=body)
+    return Failure(
+        path=path, status=status, times=times, retry_after=retry_after, body=body, after=after
+    )

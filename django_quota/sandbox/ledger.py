@@ -9,7 +9,7 @@ from django.db.models import F
 
 from .models import Application, LedgerEntry, User
 
-__all__ = ["add_purchase", "release_reservations", "reserve", "set_balance", "settle"]
+__all__ = ["add_purchase", "grant", "release_reservations", "reserve", "set_balance", "settle"]
 
 
 def _change_balance(
@@ -18,11 +18,11 @@ def _change_balance(
     kind: LedgerEntry.Kind,
     description: str = "",
     application: Application | None = None,
-) -> int:
+) -> LedgerEntry:
     """Add an amount to the balance and record it. Call it inside a transaction."""
     User.objects.filter(pk=user.pk).update(balance=F("balance") + amount)
     user.refresh_from_db(fields=["balance"])
-    LedgerEntry.objects.create(
+    return LedgerEntry.objects.create(
         user=user,
         application=application,
         kind=kind,
@@ -30,7 +30,6 @@ def _change_balance(
         balance_after=user.balance,
         description=description[:200],
     )
-    return user.balance
 
 
 def set_balance(user: User, balance: int, description: str = "") -> None:
@@ -44,7 +43,21 @@ def set_balance(user: User, balance: int, description: str = "") -> None:
 def add_purchase(user: User, amount: int, description: str, application: Application) -> int:
     """Add purchased credits and return the new balance."""
     with transaction.atomic():
-        return _change_balance(user, amount, LedgerEntry.Kind.PURCHASE, description, application)
+        kind = LedgerEntry.Kind.PURCHASE
+        return _change_balance(user, amount, kind, description, application).balance_after
+
+
+def grant(developer: User, user: User, amount: int, description: str) -> LedgerEntry | None:
+    """Move credits from a developer's wallet to a user's, and return the user's entry.
+
+    Returns None if the developer's wallet does not have them.
+    """
+    with transaction.atomic():
+        developer.refresh_from_db(fields=["balance", "reserved"])
+        if developer.balance - developer.reserved < amount:
+            return None
+        _change_balance(developer, -amount, LedgerEntry.Kind.GRANT, description)
+        return _change_balance(user, amount, LedgerEntry.Kind.GRANT, description)
 
 
 def reserve(user_id: uuid.UUID, amount: int) -> bool:
@@ -66,7 +79,8 @@ def settle(
     with transaction.atomic():
         User.objects.filter(pk=user_id).update(reserved=F("reserved") - reserved)
         user = User.objects.get(pk=user_id)
-        after = _change_balance(user, -cost, LedgerEntry.Kind.CHARGE, description, application)
+        entry = _change_balance(user, -cost, LedgerEntry.Kind.CHARGE, description, application)
+        after = entry.balance_after
     return after + cost, after
 
 

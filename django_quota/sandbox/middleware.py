@@ -57,7 +57,10 @@ class KnobMiddleware:
         if delay := state.knobs.latency.get(path):
             time.sleep(delay)
         failure = state.take_failure(path)
-        response = self.get_response(request) if failure is None else _failure_response(failure)
+        if failure is None or failure.after:
+            response = self.get_response(request)
+        if failure is not None:
+            response = _failure_response(failure)
         state.log_request(request.method or "", path, response.status_code)
         return response
 

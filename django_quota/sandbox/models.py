@@ -13,12 +13,14 @@ from jwcrypto import jwk
 from oauth2_provider.models import AbstractApplication
 from oauth2_provider.utils import jwk_from_pem
 
-from .tokens import checksum, generate_client_id, generate_client_secret
+from .tokens import checksum, generate_api_key, generate_client_id, generate_client_secret
 
 __all__ = [
+    "ApiKey",
     "Application",
     "Checkout",
     "DeveloperSession",
+    "Funding",
     "LedgerEntry",
     "SigningKey",
     "User",
@@ -165,6 +167,27 @@ class DeveloperSession(models.Model):
         )
 
 
+class ApiKey(models.Model):
+    """An API key of a developer. Only a checksum of the key is stored."""
+
+    key_checksum = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    name = models.CharField(max_length=200)
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[ApiKey]] = models.Manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def add(cls, owner: User, name: str) -> str:
+        """Create an API key, and return it."""
+        key = generate_api_key()
+        cls.objects.create(key_checksum=checksum(key), user=owner, name=name)
+        return key
+
+
 class LedgerEntry(models.Model):
     """A change of a balance. The entries of a user add up to their balance."""
 
@@ -174,6 +197,7 @@ class LedgerEntry(models.Model):
         ADJUSTMENT = "adjustment"
         CHARGE = "charge"
         PURCHASE = "purchase"
+        GRANT = "grant"
 
     user = models.ForeignKey(User, on_delete=models.CASCADE)
     application = models.ForeignKey(Application, null=True, on_delete=models.SET_NULL)
@@ -232,3 +256,27 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         return f"webhook {self.pk}"
+
+
+class Funding(models.Model):
+    """The answer to a developer's request to fund a user, which is repeated for the same key."""
+
+    developer = models.ForeignKey(User, on_delete=models.CASCADE, related_name="fundings")
+    idempotency_key = models.CharField(max_length=200)
+    #: The request's ``user_id`` and ``amount``, in JSON.
+    request = models.TextField()
+    status = models.PositiveSmallIntegerField()
+    body = models.JSONField()
+    created = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[Funding]] = models.Manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["developer", "idempotency_key"], name="quota_sandbox_unique_funding"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.idempotency_key} {self.status}"

@@ -129,7 +129,7 @@ def _notify_connected(request: HttpRequest, response: HttpResponse) -> None:
         value = json.loads(response.content)["access_token"]
         token = get_access_token_model().objects.get(token_checksum=checksum(value))
         now = datetime.now(UTC).isoformat()
-        notify("user.connected", token.user, token.application, connected_at=now)
+        notify("user.connected", token.user, token.application.user, connected_at=now)
 
 
 def _apply_reply_knobs(request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -165,7 +165,7 @@ class RevokeView(RevokeTokenView):  # type: ignore[misc]  # the library is untyp
         if refresh_token is not None and response.status_code == 200:
             now = datetime.now(UTC).isoformat()
             user, application = refresh_token.user, refresh_token.application
-            notify("user.disconnected", user, application, disconnected_at=now)
+            notify("user.disconnected", user, application.user, disconnected_at=now)
         return _set_challenge(request, response)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "checksum",
     "generate_access_token",
+    "generate_api_key",
     "generate_client_id",
     "generate_client_secret",
     "generate_refresh_token",
@@ -24,6 +25,11 @@ def generate_client_id() -> str:
 def generate_client_secret() -> str:
     """Return a new client secret."""
     return f"quota_secret_{secrets.token_urlsafe(32)}"
+
+
+def generate_api_key() -> str:
+    """Return a new API key for a developer's server."""
+    return f"sk-quota-{secrets.token_urlsafe(32)}"
 
 
 def generate_session_token() -> str:

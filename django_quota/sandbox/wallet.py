@@ -159,7 +159,7 @@ def _pay(checkout: Checkout) -> None:
             description = f"Package {checkout.package_id}"
             app = checkout.application
             balance = ledger.add_purchase(checkout.user, checkout.credits, description, app)
-            notify("balance.updated", checkout.user, app, new_balance=balance)
+            notify("balance.updated", checkout.user, app.user, new_balance=balance)
 
 
 def _cancel(checkout: Checkout) -> None:

@@ -31,14 +31,14 @@ FIRST_RETRY_SECONDS = 0.5
 MAX_ATTEMPTS = 8
 
 
-def notify(event_type: str, user: User, application: Application | None, /, **data: Any) -> None:
+def notify(event_type: str, user: User, developer: User | None, /, **data: Any) -> None:
     """Send an event about a user once the transaction is committed.
 
-    The event goes to the webhooks of the app's developer, or to all if ``application`` is None.
+    The event goes to the webhooks of the developer, or to all if ``developer`` is None.
     """
     hooks = Webhook.objects.all()
-    if application is not None:
-        hooks = hooks.filter(user=application.user)
+    if developer is not None:
+        hooks = hooks.filter(user=developer)
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     event = {
         "id": f"evt_{secrets.token_hex(12)}",
@@ -60,7 +60,9 @@ def notify_low_balance(user: User, application: Application, before: int, after:
         if hook.low_balance_threshold is not None
     }:
         if after < threshold <= before:
-            notify("balance.low", user, application, current_balance=after, threshold=threshold)
+            notify(
+                "balance.low", user, application.user, current_balance=after, threshold=threshold
+            )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ DEFAULTS = {
     "stream_delay": 0.02,
     "stream_breaks_after": None,
     "webhook_copies": 1,
+    "keep_funding_refusals": True,
 }
 
 
@@ -65,6 +66,8 @@ def test_defaults_change_and_reset(sandbox: Sandbox) -> None:
         {"fail": {"path": "/x", "status": 200}},
         {"fail": {"path": "/x", "status": 503, "times": 0}},
         {"fail": {"path": "/x", "status": 503, "times": 1, "more": 1}},
+        {"fail": {"path": "/x", "status": 503, "after": 1}},
+        {"keep_funding_refusals": 0},
     ],
 )
 def test_invalid_value_changes_no_knob(sandbox: Sandbox, change: dict[str, Any]) -> None:
@@ -109,7 +112,7 @@ def test_issuer_is_in_discovery_and_id_token(
 
 def test_fail_counts_the_requests(sandbox: Sandbox) -> None:
     failure = {"path": "/v1/packages", "status": 503, "times": 2, "retry_after": 9, "body": None}
-    assert sandbox.set(fail=failure)["fail"] == failure
+    assert sandbox.set(fail=failure)["fail"] == failure | {"after": False}
     for left in (1, None):
         assert sandbox.get("/.well-known/jwks.json").status_code == 200
         reply = sandbox.get("/v1/packages")
