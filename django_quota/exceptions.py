@@ -7,13 +7,15 @@
     |   `-- IssuerMismatch            ... QUOTA_ISSUER, with the line to paste
     |-- ProviderUnavailable           try later; every token is kept
     |   |-- RateLimited               ... after `retry_after` seconds
-    |   `-- RefreshRefused            ... or let the user sign in again
+    |   |-- RefreshRefused            ... or let the user sign in again
+    |   `-- GrantUnconfirmed          ... with the same `idempotency_key`
     |-- ImpersonationRefused          stop acting as the user, or allow it by a setting
     |-- NotConnected                  the user has no Quota wallet here: let them sign in
     |-- ReauthenticationRequired      Quota ended this connection: let the user sign in again
     |-- InsufficientScope             ask the user's consent for `scope`
     |-- InsufficientCredits           let the user buy credits
     |-- RequestRefused                Quota refused this request: see `provider_code`
+    |   `-- IdempotencyKeyRefused     ... of a grant: see the message
     |-- SignInFailed                  a sign-in was refused; the page shows `code`
     |-- TokenUnreadable               a stored token cannot be decrypted: restore the key
     `-- RefreshImpossibleHere         refresh before the transaction, or on another database
@@ -27,6 +29,8 @@ from django.utils.crypto import get_random_string
 
 __all__ = [
     "ConfigurationError",
+    "GrantUnconfirmed",
+    "IdempotencyKeyRefused",
     "ImpersonationRefused",
     "InsufficientCredits",
     "InsufficientScope",
@@ -136,6 +140,17 @@ class RefreshRefused(ProviderUnavailable):
     """
 
 
+class GrantUnconfirmed(ProviderUnavailable):
+    """Quota may have credited the user, or not: call `grant_credits` again with `idempotency_key`.
+
+    `idempotency_key` (str) is the caller's own, or the generated one. Quota credits once for each.
+    """
+
+    def __init__(self, message: str, *, idempotency_key: str, status: int | None = None) -> None:
+        super().__init__(message, status=status)
+        self.idempotency_key = idempotency_key
+
+
 class RateLimited(ProviderUnavailable):
     """HTTP 429. `retry_after` is in seconds, None if Quota gave none (RFC 9110 section 10.2.3)."""
 
@@ -214,6 +229,13 @@ class RequestRefused(QuotaError):
         self.provider_code = provider_code
 
 
+class IdempotencyKeyRefused(RequestRefused):
+    """The `idempotency_key` belongs to another grant, or is too old to be repeated safely.
+
+    `status` is 409, also if Quota was not asked.
+    """
+
+
 class SignInFailed(QuotaError):
     """A sign-in was refused.
 
@@ -237,10 +259,11 @@ class TokenUnreadable(QuotaError):
 
 
 class RefreshImpossibleHere(QuotaError):
-    """A token must be renewed, but cannot be inside this transaction. Quota was not called.
+    """A token must be renewed, or a grant recorded, but cannot be inside this transaction.
 
-    A renewal uses a second connection. On SQLite that cannot write while the caller's transaction
-    is open. On any database it does not see a row that this transaction has not committed.
+    Quota was not called. Both use a second connection. On SQLite that cannot write while the
+    caller's transaction is open. On any database it does not see a row that this transaction has
+    not committed.
     """
 
     code = "refresh_impossible_here"

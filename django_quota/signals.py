@@ -5,6 +5,7 @@ from django.dispatch import Signal
 __all__ = [
     "account_linked",
     "balance_low",
+    "credits_granted",
     "sign_in_failed",
     "signed_in",
     "usage_recorded",
@@ -31,6 +32,9 @@ wallet_disconnected = Signal()
 #: The cost of an AI call was recorded. Arguments: user, usage (what `record_usage` returns),
 #: complete (bool, True if the whole answer arrived).
 usage_recorded = Signal()
+#: `grant_credits` has credited a user; sent once for each grant. Arguments: user, grant
+#: (wallet.Grant).
+credits_granted = Signal()
 #: A balance has fallen below QUOTA_LOW_BALANCE, or below the threshold that Quota watches. It is
 #: sent once for each fall below each of the two. Arguments: user, balance (wallet.Balance),
 #: threshold (int, credits).

@@ -15,7 +15,8 @@ from django_quota.exceptions import QuotaError
 #: What every secret of Quota's has, or of these tests ("hush"). Random text may well hold its few
 #: letters, too: so they count where a word begins, those of an id_token also with its second part.
 SECRET = re.compile(
-    r"(?<![A-Za-z0-9])hush|quota_token_|quota_refresh_|quota_secret_|(?<![\w-])eyJ|eyJ[\w-]+\.eyJ"
+    r"(?<![A-Za-z0-9])hush|quota_token_|quota_refresh_|quota_secret_|sk-quota-\w|(?<![\w-])eyJ"
+    r"|eyJ[\w-]+\.eyJ"
 )
 
 

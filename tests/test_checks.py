@@ -183,6 +183,7 @@ class TestOtherSettings:
             ("QUOTA_CLOCK_SKEW", 1.5),
             ("QUOTA_BALANCE_TTL", None),
             ("QUOTA_WEBHOOK_SECRET", ""),
+            ("QUOTA_API_KEY", "quota_secret_x"),
             ("QUOTA_CREATE_USER", "False"),
             ("QUOTA_LINK_BY_EMAIL", 0),
         ],

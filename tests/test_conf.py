@@ -80,7 +80,11 @@ def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         assert get_settings().base_url == "https://api.usequota.ai"
 
 
-@override_settings(QUOTA_CLIENT_SECRET="quota_secret_hush", QUOTA_WEBHOOK_SECRET="whsec_hush")
+@override_settings(
+    QUOTA_CLIENT_SECRET="quota_secret_hush",
+    QUOTA_WEBHOOK_SECRET="whsec_hush",
+    QUOTA_API_KEY="sk-quota-hush",
+)
 def test_repr_holds_no_secret() -> None:
     assert "hush" not in repr(get_settings())
     assert "quota_client_test" in repr(get_settings())
@@ -353,6 +357,32 @@ class TestTheRest:
     @pytest.mark.parametrize("value", ["", [], [None], 7])
     def test_no_webhook_secrets(self, value: Any) -> None:
         refusal("QUOTA_WEBHOOK_SECRET", value)
+
+    @pytest.mark.parametrize("value", ["sk-quota-x", " sk-quota-x\n"])
+    def test_api_key(self, value: str) -> None:
+        with override_settings(QUOTA_API_KEY=value):
+            assert get_settings().api_key == get_settings().funding_key == "sk-quota-x"
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "",
+            "sk-hush",
+            "quota_secret_hush",
+            "sk-quota-",
+            "sk-quota-a b",
+            "sk-quota-\u00fc",
+            b"x",
+            5,
+        ],
+    )
+    def test_no_api_key(self, value: Any) -> None:
+        assert "hush" not in refusal("QUOTA_API_KEY", value)
+
+    def test_api_key_is_needed_for_grants_only(self) -> None:
+        assert get_settings().api_key is None
+        with pytest.raises(ConfigurationError, match="QUOTA_API_KEY is missing"):
+            _ = get_settings().funding_key
 
     @pytest.mark.parametrize("value", ["", None, 7])
     def test_no_error_url(self, value: Any) -> None:

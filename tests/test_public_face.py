@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
     "client_id": "",
     "client_secret": (),
+    "api_key": None,
     "base_url": "https://api.usequota.ai",
     "issuer": None,
     "scopes": ("openid", "profile", "email", "credits.read", "credits.spend"),
@@ -94,6 +95,8 @@ NAMES = {
     "contrib.drf": ["HasQuotaWallet", "WalletDenied", "exception_handler"],
     "exceptions": [
         "ConfigurationError",
+        "GrantUnconfirmed",
+        "IdempotencyKeyRefused",
         "ImpersonationRefused",
         "InsufficientCredits",
         "InsufficientScope",
@@ -116,6 +119,7 @@ NAMES = {
     "signals": [
         "account_linked",
         "balance_low",
+        "credits_granted",
         "sign_in_failed",
         "signed_in",
         "usage_recorded",
@@ -128,15 +132,18 @@ NAMES = {
     "tokens": ["aget_access_token", "get_access_token"],
     "wallet": [
         "Balance",
+        "Grant",
         "Package",
         "acreate_checkout",
         "aget_balance",
         "aget_packages",
+        "agrant_credits",
         "arecord_usage",
         "billed_for",
         "create_checkout",
         "get_balance",
         "get_packages",
+        "grant_credits",
         "record_usage",
     ],
 }
@@ -166,6 +173,7 @@ ERROR_CODES = {
     "ConfigurationError": "not_configured",
     "IssuerMismatch": "issuer_mismatch",
     "ProviderUnavailable": "provider_unavailable",
+    "GrantUnconfirmed": "provider_unavailable",
     "RateLimited": "rate_limited",
     "ImpersonationRefused": "impersonation_refused",
     "NotConnected": "not_connected",
@@ -174,6 +182,7 @@ ERROR_CODES = {
     "InsufficientScope": "insufficient_scope",
     "InsufficientCredits": "insufficient_credits",
     "RequestRefused": "request_refused",
+    "IdempotencyKeyRefused": "request_refused",
     "TokenUnreadable": "token_unreadable",
     "RefreshImpossibleHere": "refresh_impossible_here",
 }

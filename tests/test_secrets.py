@@ -20,15 +20,16 @@ from django.views.debug import ExceptionReporter
 
 from django_quota import connecting
 from django_quota.ai import factory
+from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError, ProviderUnavailable, QuotaError
-from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
+from django_quota.models import CreditGrant, PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import endpoints
 from django_quota.tokens import access, revocation, storing
-from django_quota.wallet import purchases
+from django_quota.wallet import grant_credits, purchases
 from django_quota.wallet.usage import record_usage
 from tests.helpers.concurrency import run_async
 from tests.sandbox_client import Person, Sandbox
-from tests.shown import SECRET
+from tests.shown import SECRET, shown
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -156,8 +157,6 @@ def test_values_that_cross_modules_hide_them() -> None:
 
 
 def test_the_settings_hide_the_client_secret() -> None:
-    from django_quota.conf import get_settings
-
     assert_none(repr(get_settings()), "a repr", [str(django_settings.QUOTA_CLIENT_SECRET)])
 
 
@@ -178,6 +177,29 @@ def test_an_error_page_of_django_hides_them(
         assert_none(report_of(error), "a report", known)
     else:
         pytest.fail("Quota was not down")
+
+
+@pytest.mark.parametrize("status", [None, 401, 402, 404, 504])
+def test_a_grant_does_not_show_the_api_key(
+    person: Person, sandbox: Sandbox, log: io.StringIO, status: int | None, settings: Any
+) -> None:
+    """Neither if Quota accepts it nor if it fails: in the log, a row, a result, an error page."""
+    person.sign_in()
+    user = get_user_model().objects.get()
+    _email, session = sandbox.new_developer()
+    key = settings.QUOTA_API_KEY = sandbox.api_key(session)
+    settings.DEBUG = True
+    path = "/v1/funding/oauth_user"
+    if status:
+        sandbox.set(fail={"path": path, "status": status})
+    try:
+        text = repr(grant_credits(user, 5, idempotency_key="trial-1"))
+    except QuotaError as error:
+        text = report_of(error) + shown(error)
+    row = CreditGrant.objects.get()
+    assert_none(text, "a result or a report", [key])
+    assert_none(repr(vars(row)) + repr(get_settings()), "a row or the settings", [key])
+    assert_none(log.getvalue(), "the log", [key])
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 500])

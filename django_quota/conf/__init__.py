@@ -40,6 +40,8 @@ class Settings:
     client_id: str = _setting("", values.text)
     #: Its secret, `quota_secret_...`; a list, newest first, during a rotation. Required.
     client_secret: tuple[str, ...] = _setting((), values.secrets, is_secret=True)
+    #: The developer's API key, `sk-quota-...`. `grant_credits` sends it, and nothing else does.
+    api_key: str | None = _setting(None, values.optional_api_key, is_secret=True)
     #: Base URL of Quota's API and of its discovery document; may have the path of a gateway.
     base_url: str = _setting("https://api.usequota.ai", values.base_url)
     #: An accepted issuer besides the base URL, or None.
@@ -99,6 +101,16 @@ class Settings:
             missing = "QUOTA_CLIENT_SECRET" if self.client_id else "QUOTA_CLIENT_ID"
             raise ConfigurationError(f"{missing} is missing. {REQUIRED_HELP}")
         return self.client_id, self.client_secret
+
+    @property
+    def funding_key(self) -> str:
+        """The API key that grants are paid with. Raises ConfigurationError if it is missing."""
+        if self.api_key is None:
+            raise ConfigurationError(
+                "QUOTA_API_KEY is missing. Grants are paid from your own wallet: create an API key "
+                "in Quota's dashboard and set it in your settings."
+            )
+        return self.api_key
 
     @property
     def trusted_origins(self) -> frozenset[str]:

@@ -99,6 +99,17 @@ def optional_secrets(name: str, value: Any) -> tuple[str, ...]:
     return () if value is None else secrets(name, value)
 
 
+def optional_api_key(name: str, value: Any) -> str | None:
+    """A developer's API key (quota-protocol section 1), or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"sk-quota-[!-~]+", value.strip()):
+        raise ConfigurationError(
+            f"{name} must be an API key of the developer, which begins with sk-quota-."
+        )
+    return Secret(value.strip())
+
+
 def scopes(name: str, value: Any) -> tuple[str, ...]:
     """Scope names, as a list or in a string with spaces."""
     names = value.split() if isinstance(value, str) else value

@@ -89,6 +89,36 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "attempt",
+                    models.PositiveIntegerField(
+                        default=1,
+                        help_text="So many keys were sent to Quota: a new one after each refusal.",
+                        verbose_name="attempt",
+                    ),
+                ),
+                (
+                    "unanswered",
+                    models.PositiveIntegerField(
+                        default=0,
+                        help_text="Requests under the last key that may have credited the user.",
+                        verbose_name="unanswered",
+                    ),
+                ),
+                (
+                    "asked_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now,
+                        help_text="When Quota was first asked under the last key.",
+                        verbose_name="asked at",
+                    ),
+                ),
+                (
+                    "last_failure",
+                    models.CharField(
+                        blank=True, default="", max_length=100, verbose_name="last failure"
+                    ),
+                ),
+                (
                     "ledger_id",
                     models.CharField(
                         blank=True, default="", max_length=100, verbose_name="ledger id"

@@ -96,8 +96,9 @@ class UsageRecord(models.Model):
 class CreditGrant(models.Model):
     """Credits that the developer has given to a user. Written by `django_quota.wallet.grants`.
 
-    The row is written before Quota is asked (quota-protocol section 13), so an attempt whose answer
-    was lost is repeated with the same key, and credited once.
+    The row is written before Quota is asked (quota-protocol section 13), so a request whose answer
+    was lost is repeated with the same key, and credited once. `unanswered` counts such requests:
+    while it is not 0, Quota may have credited the user.
     """
 
     user = models.ForeignKey(
@@ -119,6 +120,22 @@ class CreditGrant(models.Model):
         default="",
         help_text=_("The name of the member of staff, if the admin was used."),
     )
+    attempt = models.PositiveIntegerField(
+        _("attempt"),
+        default=1,
+        help_text=_("So many keys were sent to Quota: a new one after each refusal."),
+    )
+    unanswered = models.PositiveIntegerField(
+        _("unanswered"),
+        default=0,
+        help_text=_("Requests under the last key that may have credited the user."),
+    )
+    asked_at = models.DateTimeField(
+        _("asked at"),
+        default=timezone.now,
+        help_text=_("When Quota was first asked under the last key."),
+    )
+    last_failure = models.CharField(_("last failure"), max_length=100, blank=True, default="")
     ledger_id = models.CharField(_("ledger id"), max_length=100, blank=True, default="")
     balance_after = models.BigIntegerField(_("balance after"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), default=timezone.now)

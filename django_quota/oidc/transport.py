@@ -126,6 +126,7 @@ def send_request(
     basic: tuple[str, str] | None = None,
     form: dict[str, str] | None = None,
     json_body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Reply:
     """Send one request and read the whole reply, whatever its status.
 
@@ -141,7 +142,9 @@ def send_request(
         connect, read = get_settings().timeout
         timeout = (min(connect, seconds), min(read, seconds))
         auth = _Authorization(bearer, basic)
-        return _send(method, url, data=form, json=json_body, auth=auth, timeout=timeout)
+        return _send(
+            method, url, data=form, json=json_body, headers=headers, auth=auth, timeout=timeout
+        )
 
 
 @sensitive_variables()

@@ -1,4 +1,4 @@
-"""django_quota.oidc.wallet_api: the balance, the packages and the checkout."""
+"""django_quota.oidc.wallet_api: the balance, the packages, the checkout and the funding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from django_quota.exceptions import (
+    ConfigurationError,
+    IdempotencyKeyRefused,
     InsufficientScope,
     ProviderUnavailable,
     RateLimited,
@@ -173,3 +175,80 @@ class TestCheckout:
     )
     def test_elsewhere_is_refused(self, url: Any, server: TinyServer) -> None:
         refusal(lambda: self.ask(server, {"checkout_url": url}), ProviderUnavailable)
+
+
+class TestFunding:
+    reply: dict[str, Any] = {
+        "success": True,
+        "user_id": "u-1",
+        "amount": 5,
+        "balance_after": 105,
+        "ledger_id": "led_1",
+    }
+
+    def ask(self, server: TinyServer, body: Any, **options: Any) -> wallet_api.FundingReply:
+        server.on("/v1/funding/oauth_user", json_answer(body, **options))
+        return wallet_api.fund_user(
+            "sk-quota-hush",
+            user_id="u-1",
+            amount=5,
+            description="free trial",
+            idempotency_key="trial-1",
+        )
+
+    def test_is_as_documented(self, server: TinyServer) -> None:
+        found = self.ask(server, self.reply)
+
+        assert found == wallet_api.FundingReply(ledger_id="led_1", balance_after=105)
+        (seen,) = server.requests
+        assert (seen.method, seen.target) == ("POST", "/v1/funding/oauth_user")
+        assert seen.headers["authorization"] == "Bearer sk-quota-hush"
+        assert seen.headers["idempotency-key"] == "trial-1"
+        assert seen.body == b'{"user_id": "u-1", "amount": 5, "description": "free trial"}'
+
+    @pytest.mark.parametrize("name", ["user_id", "amount"])
+    def test_may_leave_out_what_was_asked(self, name: str, server: TinyServer) -> None:
+        body = {key: value for key, value in self.reply.items() if key != name}
+        assert self.ask(server, body).ledger_id == "led_1"
+
+    @pytest.mark.parametrize("balance", [None, "1.00", 1.5, True, 1 << 63])
+    def test_balance_that_is_no_number_of_credits(self, balance: Any, server: TinyServer) -> None:
+        assert self.ask(server, self.reply | {"balance_after": balance}).balance_after is None
+
+    @pytest.mark.parametrize("ledger_id", [None, 7, "\x00"])
+    def test_ledger_id_that_is_none(self, ledger_id: Any, server: TinyServer) -> None:
+        assert self.ask(server, self.reply | {"ledger_id": ledger_id}).ledger_id == ""
+
+    @pytest.mark.parametrize("success", [False, None, 1, "true", ...])
+    def test_without_success_is_unknown(self, success: Any, server: TinyServer) -> None:
+        body = {k: v for k, v in (self.reply | {"success": success}).items() if v is not ...}
+        error = refusal(lambda: self.ask(server, body), ProviderUnavailable)
+        assert error.request_sent
+
+    @pytest.mark.parametrize("other", [{"user_id": "u-2"}, {"amount": 6}, {"amount": "5"}])
+    def test_answer_about_another_funding(self, other: dict[str, Any], server: TinyServer) -> None:
+        body = self.reply | other
+        refusal(lambda: self.ask(server, body), IdempotencyKeyRefused)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "kind"),
+        [
+            (400, "bad_request", RequestRefused),
+            (401, "invalid_api_key", ConfigurationError),
+            (402, "insufficient_credits", ConfigurationError),
+            (402, "insufficient_balance", ConfigurationError),
+            (403, "insufficient_scope", ConfigurationError),
+            (404, "user_not_found", RequestRefused),
+            (409, "", IdempotencyKeyRefused),
+            (422, "", RequestRefused),
+            (429, "rate_limit_exceeded", RateLimited),
+            (302, "", ProviderUnavailable),
+            (408, "", ProviderUnavailable),
+            (425, "", ProviderUnavailable),
+            (500, "", ProviderUnavailable),
+            (503, "provider_unavailable", ProviderUnavailable),
+        ],
+    )
+    def test_refusals(self, status: int, code: str, kind: Any, server: TinyServer) -> None:
+        """None of them sends the user to a page of Quota: only the developer can do something."""
+        refusal(lambda: self.ask(server, {"error": {"code": code}}, status=status), kind)
