@@ -20,6 +20,11 @@ def dollars(credits: int) -> Decimal:
     return Decimal(credits).scaleb(-6, _EXACT)
 
 
+def credits_of(amount: Decimal) -> int:
+    """Return US dollars in credits. `amount` has at most six decimals, else it is cut."""
+    return int(amount.scaleb(6, _EXACT))
+
+
 def format_usd(credits: int) -> str:
     """Return `credits` as "$1.00": with two decimals, or up to six where the amount has them.
 

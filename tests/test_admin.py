@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
@@ -10,7 +11,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_quota.admin import grants
 from django_quota.models import (
+    CreditGrant,
     PendingRevocation,
     ProviderAccount,
     QuotaToken,
@@ -19,6 +22,7 @@ from django_quota.models import (
 )
 from django_quota.oidc import endpoints
 from django_quota.tokens import reencryption
+from tests.browser import live_site, opened_page, shot
 from tests.sandbox_client import Person, Sandbox
 from tests.shown import SECRET
 
@@ -28,6 +32,7 @@ TOKENS = "/admin/django_quota/quotatoken/"
 ACCOUNTS = "/admin/django_quota/provideraccount/"
 USAGE = "/admin/django_quota/usagerecord/"
 EVENTS = "/admin/django_quota/webhookevent/"
+GRANTS = "/admin/django_quota/creditgrant/"
 
 
 @pytest.fixture
@@ -55,6 +60,7 @@ def rows(count: int) -> None:
 def note(user: Any) -> None:
     """What else there is to look at of a user."""
     UsageRecord.objects.create(user=user, call_id="chatcmpl-1", credits_used=1_200)
+    CreditGrant.objects.create(user=user, idempotency_key=f"k{user.pk}", credits=1_200)
     WebhookEvent.objects.create(
         event_id=f"evt_{user.pk}", user=user, type="x", body="{}", created_at=timezone.now()
     )
@@ -65,7 +71,7 @@ def act(admin: Client, action: str) -> Any:
     return admin.post(TOKENS, data, follow=True)
 
 
-@pytest.mark.parametrize("url", [TOKENS, ACCOUNTS, USAGE, EVENTS])
+@pytest.mark.parametrize("url", [TOKENS, ACCOUNTS, USAGE, EVENTS, GRANTS])
 class TestLists:
     def test_no_more_queries_for_more_rows(
         self, admin: Client, url: str, django_assert_max_num_queries: Any
@@ -92,6 +98,7 @@ class TestLists:
             ACCOUNTS: {"token__status__exact": "reauthentication_required"},
             USAGE: {"complete__exact": "0"},
             EVENTS: {"type": "y"},
+            GRANTS: {"granted_at__isempty": "0"},
         }[url]
         page = admin.get(url, chosen)
         assert page.context["cl"].result_count == 0
@@ -193,13 +200,14 @@ class TestPages:
 
 
 class TestReadOnly:
-    @pytest.mark.parametrize("model", [UsageRecord, WebhookEvent])
+    @pytest.mark.parametrize("model", [UsageRecord, WebhookEvent, CreditGrant])
     def test_is_to_look_at(self, admin: Client, model: Any) -> None:
         note(get_user_model().objects.create(username="ada"))
         url = f"/admin/django_quota/{model._meta.model_name}/"
         page = admin.get(f"{url}{model.objects.get().pk}/change/").content.decode()
         assert "ada" in page
-        assert 'name="body"' not in page and 'name="credits_used"' not in page
+        for name in ("body", "credits_used", "credits"):
+            assert f'name="{name}"' not in page
         assert admin.get(f"{url}add/").status_code == 403
 
     @pytest.mark.parametrize(
@@ -223,9 +231,17 @@ class TestReadOnly:
             assert "evt_" in admin.get(EVENTS).content.decode()
         assert not [query for query in asked if "body" in query["sql"]]
 
-    def test_a_cost_is_shown_in_dollars(self, admin: Client) -> None:
+    @pytest.mark.parametrize("url", [USAGE, GRANTS])
+    def test_an_amount_is_shown_in_dollars(self, admin: Client, url: str) -> None:
         note(get_user_model().objects.create(username="ada"))
-        assert "$0.0012" in admin.get(USAGE).content.decode()
+        assert "$0.0012" in admin.get(url).content.decode()
+
+    def test_a_grant_cannot_be_deleted(self, admin: Client) -> None:
+        """Its key would credit a second time."""
+        note(get_user_model().objects.create(username="ada"))
+        grant = CreditGrant.objects.get()
+        assert admin.post(f"{GRANTS}{grant.pk}/delete/", {"post": "yes"}).status_code == 403
+        assert "delete_selected" not in admin.get(GRANTS).content.decode()
 
 
 class TestActions:
@@ -284,3 +300,174 @@ class TestActions:
     def test_times_are_shown(self, admin: Client, token: QuotaToken) -> None:
         page = admin.get(TOKENS).content.decode()
         assert str(timezone.localtime(token.expires_at).year) in page
+
+
+@pytest.fixture
+def wallets(sandbox: Sandbox, settings: Any) -> list[Person]:
+    """Two people with a dollar each, users of this site, and a developer with a dollar to give."""
+    _email, session = sandbox.new_developer()
+    settings.QUOTA_API_KEY = sandbox.api_key(session)
+    people = [sandbox.person(), sandbox.person()]
+    for n, person in enumerate(people):
+        user = get_user_model().objects.create(username=f"person-{n}")
+        ProviderAccount.objects.create(user=user, external_id=sandbox.sub_of(person.email))
+    return people
+
+
+class Granting:
+    """A member of staff who grants credits to all users."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def send(self, **fields: Any) -> Any:
+        chosen = list(ProviderAccount.objects.values_list("pk", flat=True))
+        data = {"action": "grant_credits", "_selected_action": chosen, **fields}
+        return self.client.post(ACCOUNTS, data, follow=True)
+
+    def fields_of(self, page: Any) -> dict[str, str]:
+        """What the form on the page sends again."""
+        soup = BeautifulSoup(page.content.decode(), "html.parser")
+        inputs = soup.select("#content form input[name]")
+        fields = {str(field["name"]): str(field.get("value", "")) for field in inputs}
+        return {name: fields[name] for name in fields if not name.startswith(("_", "csrf"))}
+
+    def confirm_page(self, dollars: str = "0.25", reason: str = "refund") -> Any:
+        return self.send(**self.fields_of(self.send()) | {"dollars": dollars, "reason": reason})
+
+    def grant(self, **fields: str) -> Any:
+        return self.send(**self.fields_of(self.confirm_page(**fields)))
+
+
+class TestGrantCredits:
+    def test_amount_is_confirmed_and_granted_to_each(
+        self, admin: Client, wallets: list[Person], sandbox: Sandbox
+    ) -> None:
+        staff = Granting(admin)
+        form = staff.send().content.decode()
+        assert "person-0" in form and "person-1" in form
+        page = staff.confirm_page()
+        text = page.content.decode()
+        for shown in ("$0.25", "250,000 credits", "2 users", "$0.50 in total", "refund"):
+            assert shown in text, shown
+        assert not CreditGrant.objects.exists()
+
+        done = staff.send(**staff.fields_of(page))
+
+        assert "$0.25 granted to each of 2 users." in done.content.decode()
+        assert [sandbox.balance_of(p.email) for p in wallets] == [1_250_000] * 2
+        for row in CreditGrant.objects.all():
+            assert (row.credits, row.reason, row.granted_by) == (250_000, "refund", "root")
+
+    def test_form_that_is_sent_twice_grants_once(
+        self, admin: Client, wallets: list[Person], sandbox: Sandbox
+    ) -> None:
+        """A double click, a reload, and the way back to the form."""
+        staff = Granting(admin)
+        fields = staff.fields_of(staff.confirm_page())
+        for _ in range(2):
+            assert "$0.25 granted" in staff.send(**fields).content.decode()
+        assert "belongs to a grant of" in staff.send(**fields | {"dollars": "0.3"}).content.decode()
+        assert [sandbox.balance_of(p.email) for p in wallets] == [1_250_000] * 2
+
+    def test_form_that_is_opened_twice_grants_twice(
+        self, admin: Client, wallets: list[Person], sandbox: Sandbox
+    ) -> None:
+        for _ in range(2):
+            Granting(admin).grant()
+        assert [sandbox.balance_of(p.email) for p in wallets] == [1_500_000] * 2
+
+    def test_error_is_shown_with_its_user_and_the_others_go_on(
+        self, admin: Client, wallets: list[Person], sandbox: Sandbox
+    ) -> None:
+        ProviderAccount.objects.filter(user__username="person-0").update(external_id="Stranger")
+        text = Granting(admin).grant().content.decode()
+        assert "Stranger: Quota does not know this user" in text
+        assert "$0.25 granted to 1 user." in text
+        assert sandbox.balance_of(wallets[1].email) == 1_250_000
+
+    def test_lost_answer_is_repeated_by_sending_the_form_again(
+        self, admin: Client, wallets: list[Person], sandbox: Sandbox
+    ) -> None:
+        staff = Granting(admin)
+        fields = staff.fields_of(staff.confirm_page())
+        sandbox.set(fail={"path": "/v1/funding/oauth_user", "status": 504, "after": True})
+        assert "It is unknown whether" in staff.send(**fields).content.decode()
+        staff.send(**fields)
+        assert [sandbox.balance_of(p.email) for p in wallets] == [1_250_000] * 2
+
+    def test_missing_api_key_is_an_error_message(
+        self, admin: Client, wallets: list[Person], settings: Any
+    ) -> None:
+        settings.QUOTA_API_KEY = None
+        assert "QUOTA_API_KEY is missing" in Granting(admin).grant().content.decode()
+
+    @pytest.mark.parametrize("dollars", ["", "0", "-1", "x", "0.0000001", "NaN", "1000001"])
+    def test_malformed_amount_is_asked_for_again(
+        self, admin: Client, wallets: list[Person], dollars: str
+    ) -> None:
+        staff = Granting(admin)
+        page = staff.confirm_page(dollars=dollars)
+        assert "errorlist" in page.content.decode()
+        staff.send(**staff.fields_of(page) | {"dollars": dollars, "confirmed": "yes"})
+        assert not CreditGrant.objects.exists()
+
+    @pytest.mark.parametrize("change", [{"reason": "a\u200bb"}, {"key": "mine"}])
+    def test_malformed_form_grants_nothing(
+        self, admin: Client, wallets: list[Person], change: dict[str, str]
+    ) -> None:
+        staff = Granting(admin)
+        staff.send(**staff.fields_of(staff.confirm_page()) | change)
+        assert not CreditGrant.objects.exists()
+
+    def test_too_many_accounts_at_once(
+        self, admin: Client, wallets: list[Person], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(grants, "MAX_ACCOUNTS", 1)
+        assert "at most 1 accounts" in Granting(admin).send().content.decode()
+
+    def test_needs_its_permission(self, client: Client, wallets: list[Person]) -> None:
+        staff = get_user_model().objects.create_user("staff", is_staff=True)
+        for name in ("change_provideraccount", "view_creditgrant", "change_creditgrant"):
+            staff.user_permissions.add(Permission.objects.get(codename=name))
+        client.force_login(staff, "django.contrib.auth.backends.ModelBackend")
+        key = "0" * 32
+        fields = {"dollars": "1", "reason": "x", "key": key, "confirmed": "yes"}
+        Granting(client).send(**fields)
+        assert not CreditGrant.objects.exists()
+        assert "grant_credits" not in client.get(ACCOUNTS).content.decode()
+
+        staff.user_permissions.add(Permission.objects.get(codename="add_creditgrant"))
+        Granting(client).send(**fields | {"dollars": "0.1"})
+        assert {row.granted_by for row in CreditGrant.objects.all()} == {"staff"}
+
+    def test_pages_hold_no_secret(self, admin: Client, wallets: list[Person]) -> None:
+        staff = Granting(admin)
+        pages = [staff.send(), staff.confirm_page(), staff.grant(), admin.get(GRANTS)]
+        row = CreditGrant.objects.filter(user__username="person-0").get()
+        pages.append(admin.get(f"{GRANTS}{row.pk}/change/"))
+        assert not [page for page in pages if SECRET.search(page.content.decode())]
+
+
+@pytest.mark.browser
+def test_double_click_in_a_browser_grants_once(
+    admin: Client, wallets: list[Person], sandbox: Sandbox, settings: Any
+) -> None:
+    cookie = admin.cookies["sessionid"].value
+    people = [p.email for p in wallets]
+    problems: list[str] = []
+    with live_site(sandbox, settings) as origin, opened_page(problems) as page:
+        page.context.add_cookies([{"name": "sessionid", "value": cookie, "url": origin}])
+        page.goto(f"{origin}{ACCOUNTS}")
+        page.locator("#action-toggle").check()
+        page.locator("select[name=action]").select_option("grant_credits")
+        page.locator("button[name=index]").click()
+        page.get_by_label("US dollars for each user").fill("0.25")
+        page.get_by_label("Reason").fill("refund")
+        shot(page, "admin-grant-form")
+        page.get_by_role("button", name="Continue").click()
+        shot(page, "admin-grant-confirm")
+        page.get_by_role("button", name="Grant credits").dblclick()
+        page.get_by_text("$0.25 granted to each of 2 users.").wait_for()
+        shot(page, "admin-grant-done")
+    assert [sandbox.balance_of(email) for email in people] == [1_250_000] * 2

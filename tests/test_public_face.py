@@ -275,9 +275,9 @@ def exported() -> list[str]:
     return names
 
 
-def test_modules_export_no_more_than_80_names() -> None:
+def test_modules_export_no_more_than_90_names() -> None:
     """The documented ones, and those that the packages `models` and `checks` hand on."""
-    assert len(exported()) <= 80
+    assert len(exported()) <= 90
 
 
 def test_extension_points_of_the_backend() -> None:

@@ -16,11 +16,19 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .exceptions import QuotaError
-from .fields import EncryptedTokenField
-from .models import ProviderAccount, QuotaToken, UsageRecord, WebhookEvent
-from .money import format_usd
-from .tokens import access, endings, reencryption, revocation
+from django_quota.exceptions import QuotaError
+from django_quota.fields import EncryptedTokenField
+from django_quota.models import (
+    CreditGrant,
+    ProviderAccount,
+    QuotaToken,
+    UsageRecord,
+    WebhookEvent,
+)
+from django_quota.money import format_usd
+from django_quota.tokens import access, endings, reencryption, revocation
+
+from .grants import GrantActionMixin
 
 #: The fields of a token that the admin shows: all but the encrypted columns and the lease.
 TOKEN_FIELDS: list[Any] = [
@@ -72,7 +80,7 @@ class QuotaTokenInline(ReadableMixin, admin.StackedInline):  # type: ignore[type
 
 
 @admin.register(ProviderAccount)
-class ProviderAccountAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ProviderAccountAdmin(GrantActionMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     """Which user is which person at Quota."""
 
     list_display = ["__str__", "name", "username", "token_status", "last_sign_in_at"]
@@ -202,7 +210,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return [field.name for field in self.model._meta.fields]
 
     @admin.display(description=_("user"), ordering="user")
-    def username(self, row: UsageRecord | WebhookEvent) -> str:
+    def username(self, row: UsageRecord | CreditGrant | WebhookEvent) -> str:
         return truncatechars(str(row.user or "-"), USERNAME_WIDTH)
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
@@ -232,6 +240,25 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     @admin.display(description=_("cost"), ordering="credits_used")
     def cost(self, usage: UsageRecord) -> str:
         return "" if usage.credits_used is None else format_usd(usage.credits_used)
+
+
+@admin.register(CreditGrant)
+class CreditGrantAdmin(ReadOnlyAdmin):
+    """The credits that the developer has given. Quota has not confirmed a row without granted_at.
+
+    A row cannot be deleted here: its key would credit a second time.
+    """
+
+    list_display = ["created_at", "username", "amount", "credits", "reason", "granted_at"]
+    list_filter = ["created_at", ("granted_at", admin.EmptyFieldListFilter), "last_failure"]
+    search_fields = ["idempotency_key", "external_id", "ledger_id", "granted_by"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description=_("amount"), ordering="credits")
+    def amount(self, grant: CreditGrant) -> str:
+        return format_usd(grant.credits)
 
 
 @admin.register(WebhookEvent)
