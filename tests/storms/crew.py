@@ -149,6 +149,27 @@ def die_delivering(body: str, step: int) -> list[bool]:
     return [killed(partial(post_event, body), step)]
 
 
+def die_granting(user: int, key: str, step: int) -> list[bool]:
+    """Order: as `die`, at a step of a grant of five credits."""
+    return [killed(partial(give, user, key), step)]
+
+
+def grant(user: int, key: str) -> list[str]:
+    """Order: give the credits under that key; the balance after it, and the entry in the ledger."""
+    return [outcome(partial(give, user, key))]
+
+
+def give(user: int, key: str) -> str:
+    """Give five credits to the user with this primary key."""
+    from django.contrib.auth import get_user_model
+
+    from django_quota.wallet import grant_credits
+
+    who = get_user_model().objects.get(pk=user)
+    done = grant_credits(who, 5, idempotency_key=key)
+    return f"{done.balance_after} {done.ledger_id}"
+
+
 def killed(work: Callable[[], Any], step: int | None, seconds: float | None = None) -> bool:
     """Was a child process that did `work` killed before it was done?"""
     connections.close_all()
@@ -216,14 +237,14 @@ def deliver(bodies: list[str]) -> list[dict[str, Any]]:
 def deadly(step: int) -> Iterator[None]:
     """This process is killed at its `step`-th step: before or after a query, a commit or a call
     to Quota."""
-    from django_quota.oidc import endpoints
+    from django_quota.oidc import endpoints, wallet_api
 
     left = step
 
     def stepwise(real: Callable[..., T]) -> Callable[..., T]:
-        def stepped(*args: Any) -> T:
+        def stepped(*args: Any, **options: Any) -> T:
             pass_one()
-            result = real(*args)
+            result = real(*args, **options)
             pass_one()
             return result
 
@@ -239,6 +260,7 @@ def deadly(step: int) -> Iterator[None]:
         return stepwise(execute)(*args)
 
     endpoints.refresh = stepwise(endpoints.refresh)
+    wallet_api.fund_user = stepwise(wallet_api.fund_user)
     BaseDatabaseWrapper.commit = stepwise(BaseDatabaseWrapper.commit)  # type: ignore[method-assign]
     with every_query(query):
         yield
@@ -246,7 +268,17 @@ def deadly(step: int) -> Iterator[None]:
 
 ORDERS: dict[str, Callable[..., Any]] = {
     order.__name__: order
-    for order in (get, get_blocking, refuse, renew_all, die, die_delivering, deliver)
+    for order in (
+        get,
+        get_blocking,
+        refuse,
+        renew_all,
+        die,
+        die_delivering,
+        deliver,
+        die_granting,
+        grant,
+    )
 }
 
 
