@@ -27,12 +27,12 @@ class _Body:
         #: A GET, such as for the list of models, costs nothing unless the response has a price.
         self._is_free = response.request.method != "POST"
 
-    def _end(self, *, is_whole: bool) -> tuple[Call, Reply | None, float] | None:
+    def _end(self) -> tuple[Call, Reply | None, float] | None:
         """Return what to record; None if that has been done."""
         if self._is_recorded:
             return None
         self._is_recorded = True
-        reply = self._reader.end(is_whole=is_whole)
+        reply = self._reader.end()
         if self._is_free and (reply is None or reply.usage is None):
             return None
         return self._call, reply, time.time()
@@ -49,16 +49,16 @@ class RecordedBody(_Body, httpx.SyncByteStream):
         for data in self._stream:
             self._reader.feed(data)
             yield data
-        self._record(is_whole=True)
+        self._record()
 
     def close(self) -> None:
         try:
             self._stream.close()
         finally:
-            self._record(is_whole=False)
+            self._record()
 
-    def _record(self, *, is_whole: bool) -> None:
-        if ended := self._end(is_whole=is_whole):
+    def _record(self) -> None:
+        if ended := self._end():
             record_call(*ended)
 
 
@@ -73,16 +73,16 @@ class AsyncRecordedBody(_Body, httpx.AsyncByteStream):
         async for data in self._stream:
             self._reader.feed(data)
             yield data
-        await self._record(is_whole=True)
+        await self._record()
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
-            await self._record(is_whole=False)
+            await self._record()
 
-    async def _record(self, *, is_whole: bool) -> None:
-        if ended := self._end(is_whole=is_whole):
+    async def _record(self) -> None:
+        if ended := self._end():
             # A task of its own goes on if the caller's is cancelled.
             task = asyncio.ensure_future(arecord_call(*ended))
             _tasks.add(task)

@@ -6,6 +6,7 @@ usage is read from the bytes that all of them read.
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from django_quota.wallet.replies import Reply
@@ -18,9 +19,8 @@ _TELLING = re.compile(
     rb'"quota|"usage"\s*:\s*\{|"finish_reason"\s*:\s*"'
     rb'|"type"\s*:\s*"(response\.(created|completed|incomplete|failed)|message_st(art|op))"'
 )
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 #: The types of event that end an answer.
-_ENDS = {"response.completed", "response.incomplete", "response.failed", "message_stop"}
+_ENDS = ("response.completed", "response.incomplete", "response.failed", "message_stop")
 
 
 class ReplyReader:
@@ -32,8 +32,10 @@ class ReplyReader:
         self._is_stream = kind == "text/event-stream"
         self._encoding = response.headers.get("content-encoding", "identity")
         self._kept: list[bytes] = []
-        self._line = b""
-        self._has_event = False
+        #: The parts of the line, and the data lines of the event, that are not complete yet.
+        self._line: list[bytes] = []
+        self._event: list[bytes] = []
+        self._ends_in_cr = False
         self._has_failed = False
         self._reply = Reply(
             request_id=_printable(response.headers.get("x-request-id", "")), complete=False
@@ -46,40 +48,52 @@ class ReplyReader:
         elif self._is_stream:
             self._read_events(data)
 
-    def end(self, *, is_whole: bool) -> Reply | None:
+    def end(self) -> Reply | None:
         """Return what the body says of a call; None if it says nothing.
 
-        `is_whole` is True if its end was reached. A whole response without a price and without
-        token counts is none of a model, but that of an uploaded file, say.
+        A JSON response without a price and without token counts is none of a model, but that of an
+        uploaded file, say.
         """
         if self._kept:
-            self._read_kept(is_whole)
+            self._read_kept()
+        self._read_events(b"\n\n")  # the last event may lack its end
         reply = self._reply
         has_counts = reply.prompt_tokens or reply.completion_tokens or self._is_stream
         return reply if reply.usage or (reply.id and has_counts) else None
 
-    def _read_kept(self, is_whole: bool) -> None:
+    def _read_kept(self) -> None:
+        kept, self._kept = self._kept, []
         headers = {"content-encoding": self._encoding}
-        try:
-            body = httpx.Response(200, headers=headers, content=b"".join(self._kept)).content
-        except httpx.HTTPError:  # broken off in the middle
-            return
-        if self._is_stream:
-            self._read_events(body)
-        elif is_whole:
-            self._reply.complete = self._add(body) is not None
+        response = httpx.Response(200, headers=headers, content=kept)
+        with suppress(httpx.HTTPError):  # broken off in the middle
+            if self._is_json:
+                self._reply.complete = self._add(response.read()) is not None
+            for part in response.iter_bytes() if self._is_stream else ():
+                self._read_events(part)
 
     def _read_events(self, data: bytes) -> None:
-        *lines, self._line = _LINE_END.split(self._line + data)
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._read_event(line[5:].strip())
+        if self._ends_in_cr and data.startswith(b"\n"):  # a line end that was sent in two parts
+            data = data[1:]
+        self._ends_in_cr = data.endswith(b"\r")
+        for part in data.splitlines(keepends=True):
+            self._line.append(part)
+            if part.endswith((b"\n", b"\r")):
+                line = b"".join(self._line)
+                self._line = []
+                self._read_line(line)
+
+    def _read_line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            self._event.append(line[5:])
+        elif line in (b"\r\n", b"\n", b"\r") and self._event:
+            event = b"".join(self._event).strip()
+            self._event = []
+            self._read_event(event)
 
     def _read_event(self, data: bytes) -> None:
         if data == b"[DONE]":
             self._reply.complete |= not self._has_failed
-        elif not self._has_event or _TELLING.search(data):
-            self._has_event = True
+        elif not self._reply.id or _TELLING.search(data):
             event = self._add(data) or {}
             reasons = _finish_reasons(event)
             self._has_failed |= "error" in reasons
