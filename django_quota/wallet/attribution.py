@@ -69,11 +69,13 @@ def billed_for(*, purpose: str = "", object: Model | None = None) -> Iterator[Bi
     """
     outer, bill = _block.get(), Bill()
     attribution = replace(outer.attribution, **_given(purpose, object))
-    token = _block.set(_Block(attribution, (*outer.bills, bill)))
+    block = _Block(attribution, (*outer.bills, bill))
+    _block.set(block)
     try:
         yield bill
     finally:
-        _block.reset(token)
+        if _block.get() is block:  # else a generator with this block ends in another context
+            _block.set(outer)
 
 
 def _given(purpose: str, obj: Model | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -542,6 +543,17 @@ class TestBilledFor:
 
         run_async(main())
         assert list(user.quota_usage.values_list("purpose", flat=True)) == ["both", "both"]
+
+    def test_block_of_a_generator_may_end_in_another_context(self) -> None:
+        """As a generator that sends an answer under ASGI: each step has a context of its own."""
+
+        def answer() -> Iterator[str]:
+            with billed_for(purpose="answer"):
+                yield "Hello"
+
+        steps = answer()
+        assert copy_context().run(next, steps) == "Hello"
+        assert list(steps) == []
 
     def test_threads_inherit_that_of_their_client(self, user: Any, sandbox: Sandbox) -> None:
         with billed_for(purpose="both") as bill:
