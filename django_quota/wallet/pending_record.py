@@ -95,6 +95,7 @@ class PendingRecord:
             if not connection.in_atomic_block:
                 self._write_later(None, error)
             elif connection.needs_rollback:
+                self._write_later(None, error)
                 raise  # the transaction cannot be committed, and nothing else reports that
             else:
                 _log(error)

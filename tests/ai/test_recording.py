@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_quota.ai import developer_client, recording
@@ -311,6 +311,17 @@ class TestCostOfRecording:
         assert openai_client(user).chat.completions.create(**HELLO).choices
         call_async(aread_stream, user)
         assert caplog.text.count("the usage of a call was not recorded: LookupError") == 2
+
+    def test_transaction_that_is_lost_leaves_the_record(
+        self, user: Any, upstream: Upstream
+    ) -> None:
+        """On SQLite it is written after the rollback."""
+        upstream.say(chunk("Hello"))
+        stream = openai_client(user).chat.completions.create(**STREAM)
+        next(stream)
+        with pytest.raises(IntegrityError), transaction.atomic(), stream:
+            get_user_model().objects.create(username=user.username)
+        wait_until(user.quota_usage.exists)
 
     @needs_second_connection
     @pytest.mark.parametrize("way", [read_whole, read_stream])
