@@ -12,7 +12,7 @@ from django_quota.exceptions import ConfigurationError, NotConnected
 from django_quota.secret import Secret
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.tokens.payer import current_request, require_payer
-from django_quota.wallet.calls import Call, Caller
+from django_quota.wallet.calls import Call, Caller, with_tenant
 
 from .recording import AsyncRecordedBody, RecordedBody
 from .sdk_http import httpx
@@ -74,6 +74,8 @@ class BearerAuth(httpx.Auth):
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         call = _describe(self._key, on_loop=True)
+        if call is not None:
+            call = await with_tenant(call)
         response = yield _signed(request, self._token)
         if response.status_code == 401 and isinstance(self._key, AsyncWalletKey):
             response = yield _signed(request, await self._key(rejected=self._token))

@@ -5,9 +5,10 @@ thread that knows neither the request nor the tenant.
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest
@@ -29,7 +30,7 @@ class Call:
     bills: tuple[Bill, ...]
     #: The database of the record.
     alias: str
-    #: The caller's connection to it, and its tenant. None on an event loop, which has neither.
+    #: The caller's connection to it, and its tenant. None on an event loop: see `with_tenant`.
     connection: BaseDatabaseWrapper | None
     place: Place | None
 
@@ -63,8 +64,21 @@ class Caller:
         # The user's own database, unless a router decides otherwise: in another database the same
         # primary key is another person's.
         alias = router.db_for_write(UsageRecord, instance=user)
-        connection = None if on_loop else connections[alias]
-        # Only with django-tenants, whose connections know their schema without a query.
-        place = here(alias) if getattr(connection, "schema_name", None) else None
+        connection, place = (None, None) if on_loop else _connection_and_place(alias)
         request = current_request() or self.request
         return Call(user, request, block.attribution, block.bills, alias, connection, place)
+
+
+async def with_tenant(call: Call) -> Call:
+    """Return `call`, which is sent on an event loop, with the tenant of the thread that async code
+    uses for the database. Without django-tenants it returns `call` itself, at once."""
+    if not hasattr(connections[call.alias], "set_tenant"):
+        return call
+    connection, place = await sync_to_async(_connection_and_place)(call.alias)
+    return replace(call, connection=connection, place=place)
+
+
+def _connection_and_place(alias: str) -> tuple[BaseDatabaseWrapper, Place | None]:
+    connection = connections[alias]
+    # Only with django-tenants, whose connections know their schema without a query.
+    return connection, here(alias) if getattr(connection, "schema_name", None) else None

@@ -19,8 +19,9 @@ def test_each_tenants_user_gets_their_own_token_or_is_refused() -> None:
 
     ways = ("plain", "transaction", "timeout", "at once")
     refused = ("async", "async balance")
+    records = ("record", "async record")
     assert got == {
         **{f"{name} {way}": name for name in ("acme", "bolt") for way in ways},
         **{f"{name} {way}": "refused" for name in ("acme", "bolt") for way in refused},
-        **{f"records of acme in {schema}": int(schema == "acme") for schema in SCHEMAS},
+        **{f"{note} in {each}": int(each == "acme") for note in records for each in SCHEMAS},
     }

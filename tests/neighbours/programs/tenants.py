@@ -9,6 +9,7 @@ from typing import Any
 
 import django
 import psycopg
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from tests import settings_postgresql
@@ -47,11 +48,12 @@ from django.test import override_settings
 from django.utils import timezone
 from django_tenants.utils import schema_context
 
-from django_quota.ai.factory import openai_client
+from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.exceptions import RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken, UsageRecord
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.wallet.purchases import aget_balance
+from tests.helpers.concurrency import closes_connections
 from tests.neighbours.programs.tenants_app.models import Domain, Tenant
 from tests.tiny_server import TinyServer
 from tests.upstream import Upstream, chunk, last
@@ -80,6 +82,7 @@ WAYS: dict[str, Callable[[Any], str]] = {
     "async balance": lambda user: str(asyncio.run(aget_balance(user))),
 }
 got: dict[str, str | int] = {}
+STREAM: Any = {"model": "m", "messages": [], "stream": True}
 
 
 def ask(name: str, way: str, note: str) -> None:
@@ -100,17 +103,40 @@ def at_once(name: str, barrier: threading.Barrier) -> None:
     connections.close_all()
 
 
-def record_of(name: str, elsewhere: str) -> None:
+def stream_elsewhere(name: str, elsewhere: str) -> None:
     """A stream of one tenant, read when the connection has gone on to another one."""
-    with schema_context(name):
-        QuotaToken.objects.update(expires_at=timezone.now() + timedelta(hours=1))
-        user = get_user_model().objects.get()
-        stream = openai_client(user).chat.completions.create(model="m", messages=[], stream=True)
-    with schema_context(elsewhere):
-        list(stream)
+    user = enter(name)
+    stream = openai_client(user).chat.completions.create(**STREAM)
+    connection.set_schema(elsewhere)
+    list(stream)
+
+
+async def astream_elsewhere(name: str, elsewhere: str) -> None:
+    user = await sync_to_async(enter)(name)
+    stream = await async_openai_client(user).chat.completions.create(**STREAM)
+    await sync_to_async(lambda: connection.set_schema(elsewhere))()
+    async for _ in stream:
+        pass
+    await sync_to_async(connections.close_all)()
+
+
+def enter(name: str) -> Any:
+    connection.set_schema(name)
+    QuotaToken.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+    return get_user_model().objects.get()
+
+
+def in_new_thread(work: Callable[[], object]) -> None:
+    """As a request, which finds no schema set in its thread."""
+    thread = threading.Thread(target=closes_connections(work))
+    thread.start()
+    thread.join()
+
+
+def count_records(note: str) -> None:
     for schema in SCHEMAS:
         with schema_context(schema):
-            got[f"records of {name} in {schema}"] = UsageRecord.objects.count()
+            got[f"{note} in {schema}"] = UsageRecord.objects.all().delete()[0]
 
 
 with connection.schema_editor() as editor:
@@ -132,11 +158,16 @@ with LightProvider() as quota:
         thread.start()
     for thread in threads:
         thread.join()
-answer = Upstream()
-answer.say(chunk("Hello"), last(credits_used=1, balance_after=9))
-answer.end()
 with TinyServer() as ai, override_settings(QUOTA_BASE_URL=ai.origin):
-    ai.on("/v1/chat/completions", answer)
-    record_of("acme", elsewhere="bolt")
+    for note, work in {
+        "record": lambda: stream_elsewhere("acme", "bolt"),
+        "async record": lambda: asyncio.run(astream_elsewhere("acme", "bolt")),
+    }.items():
+        answer = Upstream()
+        answer.say(chunk("Hello"), last(credits_used=1, balance_after=9))
+        answer.end()
+        ai.on("/v1/chat/completions", answer)
+        in_new_thread(work)
+        count_records(note)
 connections.close_all()
 print(json.dumps(got))
