@@ -134,8 +134,8 @@ def _require_quota(request: httpx.Request) -> None:
 
 
 def _describe(key: Any, *, on_loop: bool) -> Call | None:
-    """Describe the call that is sent now; None if it is not to be recorded."""
-    if not isinstance(key, WalletKey | AsyncWalletKey) or not get_settings().record_usage:
+    """Describe the call that is sent now; None if no user pays for it."""
+    if not isinstance(key, WalletKey | AsyncWalletKey):
         return None
     return key.caller.call(key.user, on_loop=on_loop)
 

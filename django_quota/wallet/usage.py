@@ -74,6 +74,7 @@ left_to_record: ContextVar[list[tuple[Call, Reply | None, float]] | None] = Cont
 def record_call(call: Call, reply: Reply | None, arrived_at: float) -> None:
     """Record a call whose reply ended at `arrived_at` (Unix time), and update the balance.
 
+    Without QUOTA_RECORD_USAGE it is not recorded, and the next page asks Quota for the balance.
     `reply` is None if nothing is known of the call but that it may have cost something. Raises
     nothing, because the caller must get the answer that is paid for.
     """
@@ -99,7 +100,7 @@ def _record(call: Call, reply: Reply | None, arrived_at: float) -> None:
         bill.add(usage.credits_used)
     try:
         with during(call.request) if call.request is not None else nullcontext():
-            if reply is None or not reply.call_id:
+            if reply is None or not reply.call_id or not get_settings().record_usage:
                 if call.place is not None and not call.is_here():
                     call.place.enter()
                 forget_balance(call.user)

@@ -190,8 +190,10 @@ class TestWhatIsNotRecorded:
         self, user: Any, sandbox: Sandbox, settings: Any
     ) -> None:
         settings.QUOTA_RECORD_USAGE = False
+        purchases.get_balance(user)
         reply = openai_client(user).chat.completions.create(**HELLO)
         assert not UsageRecord.objects.exists()
+        assert kept_balance(user) is None  # the next page asks Quota
         assert record_usage(user, reply) and user.quota_usage.count() == 1
 
     def test_upload_of_a_file(self, user: Any, settings: Any) -> None:
