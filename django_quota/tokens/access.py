@@ -29,7 +29,7 @@ from .lookup import token_row, token_row_again, token_row_of_account
 from .payer import require_payer
 from .places import Elsewhere, Place, at_place_of_caller, here
 from .renewal import Renewal
-from .single_flight import in_transaction, leave_pool, renewals
+from .single_flight import in_transaction, renewals
 
 T = TypeVar("T")
 
@@ -136,7 +136,6 @@ def _begin(place: Place, key: Hashable, work: Callable[[], T], *, join: bool = T
 
 def _at_place(place: Place, work: Callable[[], T]) -> T:
     if not renewals.inline:
-        leave_pool(place.alias)
         locking.under_lock(place.enter, place.alias)
     return work()
 

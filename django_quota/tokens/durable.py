@@ -10,18 +10,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from django.db import Error, connections, transaction
 
 from django_quota.exceptions import QuotaError
 
-from .single_flight import leave_pool, on_own_connections
+from .single_flight import for_other_thread
 
 logger = logging.getLogger("django_quota.durable")
 T = TypeVar("T")
@@ -39,36 +37,17 @@ LOCK_WAIT = 1000
 def run_in_thread(work: Callable[[], T]) -> T:
     """Call `work` in a thread with its own connections, and return its result.
 
-    The connections are outside of the project's pool, because waiting callers may hold all of its
-    places. Raises what `work` raises, and RuntimeError if no thread can be started.
+    Raises what `work` raises, and RuntimeError if no thread can be started.
     """
     return start_in_thread(work).result()
 
 
 def start_in_thread(work: Callable[[], T]) -> "Future[T]":
     """`run_in_thread` without the wait, for code that runs on an event loop."""
-    done: Future[T] = Future()
-    threading.Thread(target=_settle, args=(done, _apart(work)), name="django_quota-write").start()
-    return done
-
-
-def _settle(done: "Future[T]", work: Callable[[], T]) -> None:
-    try:
-        done.set_result(work())
-    except BaseException as error:
-        done.set_exception(error)
-
-
-def _apart(work: Callable[[], T]) -> Callable[[], T]:
-    """Return `work` for another thread, in the context of this one: a database router may read the
-    tenant from it."""
-    return partial(copy_context().run, on_own_connections, partial(_without_pools, work))
-
-
-def _without_pools(work: Callable[[], T]) -> T:
-    for alias in connections:
-        leave_pool(alias)
-    return work()
+    thread = ThreadPoolExecutor(1, "django_quota-write")
+    future = thread.submit(for_other_thread(work))
+    thread.shutdown(wait=False)  # it ends after its work
+    return future
 
 
 def with_lock_timeout(work: Callable[[], T], alias: str) -> T:
@@ -115,7 +94,7 @@ class Outbox:
 
         `what` describes it in the log.
         """
-        later = _apart(work)
+        later = for_other_thread(work)
         with self._lock:
             if len(self._items) >= MOST:
                 logger.error("%s: given up, because too many items are waiting", what)

@@ -6,7 +6,6 @@ nothing here knows them. So code that receives tokens holds them in `with Issued
 """
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 
@@ -21,7 +20,7 @@ from django_quota.oidc.bounded_http import within
 from django_quota.secret import Secret
 
 from . import durable, revocation
-from .places import Place, here
+from .places import here
 from .single_flight import in_transaction
 
 logger = logging.getLogger("django_quota.issued")
@@ -80,14 +79,9 @@ def _queue(token: str, hint: str) -> None:
     # The error that follows rolls the caller's transaction back, and the row would be lost. So use
     # another connection. On SQLite no other connection can write meanwhile.
     if in_transaction(alias) and connections[alias].vendor != "sqlite":
-        durable.run_in_thread(partial(_call_at, here(alias), work))
+        durable.run_in_thread(partial(here(alias).call, work))
     else:
         work()
-
-
-def _call_at(place: Place, work: Callable[[], object]) -> None:
-    place.enter()
-    work()
 
 
 @sensitive_variables()

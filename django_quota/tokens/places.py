@@ -62,6 +62,11 @@ class Place:
                 "in async code; docs/tenants.rst lists the supported ways to choose the schema."
             )
 
+    def call(self, work: Callable[[], T]) -> T:
+        """`enter`, then call `work`."""
+        self.enter()
+        return work()
+
 
 def here(alias: str) -> Place:
     """Return the place of this thread's connection to the database `alias`.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -55,9 +56,8 @@ class SingleFlight:
                 if not join:
                     raise still_running()
                 return running
-            context = copy_context()  # a database router may read the tenant from it
             try:
-                future = self._pool.submit(context.run, on_own_connections, work)
+                future = self._pool.submit(for_other_thread(work))
             except RuntimeError:
                 raise ProviderUnavailable(
                     "This process can start no thread to renew the token, perhaps because it is "
@@ -134,9 +134,20 @@ def _done(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def on_own_connections(work: Callable[[], T]) -> T:
-    """Call `work`, and close the connections of this thread after it."""
+def for_other_thread(work: Callable[[], T]) -> Callable[[], T]:
+    """Return `work` for another thread: on connections of its own, and in the context of this
+    thread, as a database router may read the tenant from it."""
+    return partial(copy_context().run, _on_own_connections, work)
+
+
+def _on_own_connections(work: Callable[[], T]) -> T:
+    """Call `work` on connections outside of the project's pool, and close them after it.
+
+    Callers that wait for the work may hold every place of the pool.
+    """
     try:
+        for alias in connections:
+            _leave_pool(alias)
         return work()
     finally:
         for connection in connections.all(initialized_only=True):
@@ -144,11 +155,7 @@ def on_own_connections(work: Callable[[], T]) -> T:
             del connections[connection.alias]
 
 
-def leave_pool(alias: str) -> None:
-    """Give this thread a connection outside of the project's pool.
-
-    Callers that wait for the renewal may hold every place of the pool while Quota is slow.
-    """
+def _leave_pool(alias: str) -> None:
     connection = connections[alias]
     if connection.settings_dict["OPTIONS"].get("pool"):
         own = connection.copy()

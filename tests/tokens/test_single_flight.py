@@ -20,7 +20,7 @@ from django.db import connection, connections
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.oidc import endpoints
 from django_quota.tokens import access, leases
-from django_quota.tokens.single_flight import SingleFlight, leave_pool, renewals
+from django_quota.tokens.single_flight import SingleFlight, renewals
 from tests.helpers.concurrency import async_wait_until, begin_together, run_async, wait_until
 from tests.helpers.rows import expire, pair
 from tests.light_provider import LightProvider
@@ -309,7 +309,6 @@ class TestRenewals:
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], "pool", {"max_size": 1})
 
         def inside() -> Any:
-            leave_pool("default")
             return connections["default"].settings_dict
 
         own = renewals.result(renewals.start("key", inside))
