@@ -13,10 +13,12 @@ def leave(name: str) -> None:
     from django.contrib.auth import get_user_model
 
     from django_quota.exceptions import ProviderUnavailable
+    from django_quota.oidc.time_limit import within
     from django_quota.tokens.access import get_access_token
 
     try:
-        get_access_token(get_user_model().objects.get(username=name), timeout=2)
+        with within(2):
+            get_access_token(get_user_model().objects.get(username=name))
     except ProviderUnavailable:
         note("left")
 

@@ -18,7 +18,7 @@ from django_quota.conf import get_settings
 from django_quota.exceptions import QuotaError
 from django_quota.models import ProviderAccount
 from django_quota.money import credits_of, format_usd
-from django_quota.oidc.bounded_http import within
+from django_quota.oidc.time_limit import within
 from django_quota.tokens.payer import acted_by
 from django_quota.wallet import grant_credits
 

@@ -7,12 +7,8 @@ maximum size.
 
 import http.client
 import io
-import math
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import urllib3
@@ -21,29 +17,14 @@ from requests.adapters import HTTPAdapter
 from django_quota.conf import get_settings
 from django_quota.exceptions import ProviderUnavailable
 
+from .time_limit import limit_ends_at
+
 #: Far above any real reply: a discovery document has 2 kB.
 MAX_REPLY_BYTES = 1_000_000
 #: Allowed in addition for the status line, the headers and the framing of chunks.
 MAX_HEADER_BYTES = 200_000
 #: A request is not sent when less time than this is left for its reply.
 MIN_SECONDS_TO_SEND = 0.1
-
-_deadline: ContextVar[float] = ContextVar("django_quota_deadline")
-
-
-@contextmanager
-def within(seconds: float, *, ignore_outer: bool = False) -> Iterator[float]:
-    """Limit all exchanges in the block to `seconds` in total, and yield the seconds left.
-
-    An enclosing limit that ends earlier applies too, unless `ignore_outer` is True.
-    """
-    now = time.monotonic()
-    ends = min(now + seconds, math.inf if ignore_outer else _deadline.get(math.inf))
-    reset = _deadline.set(ends)
-    try:
-        yield ends - now
-    finally:
-        _deadline.reset(reset)
 
 
 def too_large() -> ProviderUnavailable:
@@ -62,7 +43,7 @@ class _BoundedReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._read_timeout = sock.gettimeout() or get_settings().deadline
-        self._deadline = _deadline.get()
+        self._deadline = limit_ends_at()
         self._left = MAX_REPLY_BYTES + MAX_HEADER_BYTES
 
     def readable(self) -> bool:
@@ -101,7 +82,7 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
         than the deadline. A refresh token that is not sent stays unspent.
         """
         super().connect()
-        if _deadline.get() - time.monotonic() < MIN_SECONDS_TO_SEND:
+        if limit_ends_at() - time.monotonic() < MIN_SECONDS_TO_SEND:
             raise urllib3.exceptions.NewConnectionError(self, "connected too late")
 
 
@@ -122,10 +103,7 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class BoundedAdapter(HTTPAdapter):
-    """An adapter for a `requests` session whose connections keep the limits of this module.
-
-    A request through it must be sent inside `within`.
-    """
+    """An adapter for a `requests` session whose connections keep the limits of this module."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError, ProviderUnavailable
 
-from .bounded_http import within
+from .time_limit import within
 
 T = TypeVar("T")
 

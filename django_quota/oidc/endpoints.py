@@ -22,8 +22,8 @@ from django_quota.exceptions import (
 from django_quota.secret import Secret
 
 from . import id_token
-from .bounded_http import within
 from .discovery import metadata
+from .time_limit import within
 from .transport import Reply, call_api, send_request
 
 #: Seconds, for a reply without a usable `expires_in`: the recipe's "typically one hour".
@@ -139,8 +139,7 @@ def refresh(refresh_token: str) -> TokenReply:
     client, RateLimited for a 429, RefreshRefused for another 4xx, ProviderUnavailable for the rest.
     """
     # One limit for discovery and the attempts with each client secret: the row's lease is as long.
-    # A shorter limit of the caller does not apply: a reply that is not read is a lost token.
-    with within(get_settings().deadline, ignore_outer=True):
+    with within(get_settings().deadline):
         reply = _token_request(grant_type="refresh_token", refresh_token=refresh_token)
     tokens = _token_reply(reply)
     if tokens is None:

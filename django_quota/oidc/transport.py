@@ -23,8 +23,9 @@ from requests.auth import AuthBase
 from django_quota.conf import get_settings
 from django_quota.exceptions import ProviderUnavailable, error_for
 
-from .bounded_http import MAX_REPLY_BYTES, BoundedAdapter, too_large, within
+from .bounded_http import MAX_REPLY_BYTES, BoundedAdapter, too_large
 from .network import fault, way_to
+from .time_limit import within
 
 POOL_SIZE = 50
 

@@ -22,6 +22,7 @@ from django_quota.exceptions import (
     RefreshImpossibleHere,
 )
 from django_quota.models import ProviderAccount, QuotaToken
+from django_quota.oidc.time_limit import seconds_left
 
 from . import leases, locking
 from .decisions import fresh_token, require_connected, valid_token
@@ -34,27 +35,22 @@ from .single_flight import in_transaction, renewals
 T = TypeVar("T")
 
 
-def get_access_token(
-    user: Any, *, rejected: str | None = None, timeout: float | None = None
-) -> str:
+def get_access_token(user: Any, *, rejected: str | None = None) -> str:
     """Return an access token of `user`'s wallet that is valid now, renewed first if necessary.
 
     It makes one query and no HTTP request if the token lasts longer than QUOTA_REFRESH_LEEWAY (30
     seconds). `rejected` is a token that Quota has just refused with a 401: it is renewed even if it
-    has not expired, unless it was renewed already. `timeout` limits the wait of this caller, in
-    seconds; the renewal itself goes on.
+    has not expired, unless it was renewed already.
 
     Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
     TokenUnreadable, RefreshImpossibleHere, and ImpersonationRefused in a request in which another
     person acts as the user. Source: the recipe, "Refresh on expiry".
     """
     require_payer(user)
-    return access_token_also_while_acting(user, rejected=rejected, timeout=timeout)
+    return access_token_also_while_acting(user, rejected=rejected)
 
 
-def access_token_also_while_acting(
-    user: Any, *, rejected: str | None = None, timeout: float | None = None
-) -> str:
+def access_token_also_while_acting(user: Any, *, rejected: str | None = None) -> str:
     """`get_access_token` without the check for impersonation.
 
     For requests that cost nothing, such as the balance, and for those that were checked before.
@@ -66,7 +62,7 @@ def access_token_also_while_acting(
             "get_access_token uses the database; in async code, await aget_access_token, or use "
             "async_openai_client."
         ) from None
-    return found if isinstance(found, str) else found.result(timeout)
+    return found if isinstance(found, str) else found.result()
 
 
 async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
@@ -154,13 +150,13 @@ class _Wanted:
         self._renewal = Renewal(row, rejected, since=row.clock.now())
         self._future: Future[str] | None = None
 
-    def result(self, timeout: float | None = None) -> str:
-        """Return the token to use, in sync code."""
+    def result(self) -> str:
+        """Return the token to use, in sync code. The wait ends with the caller's time limit."""
         try:
             try:
-                return renewals.result(self._begin(), timeout)
+                return renewals.result(self._begin(), seconds_left())
             except Elsewhere:
-                if self._in_transaction or timeout is not None:
+                if self._in_transaction or seconds_left() is not None:
                     raise
                 # Only the caller's own connection is set to the schema, so renew on it.
                 return self._renewal.run()

@@ -16,7 +16,7 @@ from django_quota.conf import get_settings
 from django_quota.exceptions import QuotaError, new_reference
 from django_quota.models import PendingRevocation
 from django_quota.oidc import endpoints
-from django_quota.oidc.bounded_http import within
+from django_quota.oidc.time_limit import within
 from django_quota.secret import Secret
 
 from . import durable, revocation

@@ -58,8 +58,8 @@ class Place:
         if here(self.alias) != self:
             raise Elsewhere(
                 "A token is renewed on a separate connection, which is in another schema than "
-                "yours. Call get_access_token outside of any transaction, without timeout= and not "
-                "in async code; docs/tenants.rst lists the supported ways to choose the schema."
+                "yours. Call get_access_token outside of any transaction and not in async code; "
+                "docs/tenants.rst lists the supported ways to choose the schema."
             )
 
     def call(self, work: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from django.db import connections
 
 from django_quota.exceptions import ProviderUnavailable
+from django_quota.oidc.time_limit import without_limit
 
 from . import leases
 
@@ -135,8 +136,8 @@ def _done(work: Callable[[], T]) -> "Future[T]":
 
 
 def for_other_thread(work: Callable[[], T]) -> Callable[[], T]:
-    """Return `work` for another thread: on connections of its own, and in the context of this
-    thread, as a database router may read the tenant from it."""
+    """Return `work` for another thread: on connections of its own, without a time limit, and in
+    the context of this thread, as a database router may read the tenant from it."""
     return partial(copy_context().run, _on_own_connections, work)
 
 
@@ -148,7 +149,8 @@ def _on_own_connections(work: Callable[[], T]) -> T:
     try:
         for alias in connections:
             _leave_pool(alias)
-        return work()
+        with without_limit():
+            return work()
     finally:
         for connection in connections.all(initialized_only=True):
             connection.close()

@@ -17,7 +17,7 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.oidc import wallet_api
-from django_quota.oidc.bounded_http import within
+from django_quota.oidc.time_limit import within
 from django_quota.oidc.wallet_api import Package
 from django_quota.tokens import access
 from django_quota.tokens.lookup import token_row
@@ -67,10 +67,9 @@ def get_balance(user: Any) -> Balance:
 aget_balance = at_place_of_caller(get_balance)
 
 
-def _fetch_balance(user: Any, *, deadline: float | None = None) -> Balance:
+def _fetch_balance(user: Any) -> Balance:
     version, asked_at = begin_request(user), time.monotonic()
-    with within(deadline or get_settings().deadline):
-        reply = _with_token(user, wallet_api.fetch_balance, timeout=deadline)
+    reply = _with_token(user, wallet_api.fetch_balance)
     balance = Balance(credits=reply.credits)
     keep_balance(version, balance, age=time.monotonic() - asked_at)
     return balance
@@ -103,7 +102,8 @@ def _ask_for_page(user: Any) -> PageBalance:
         return UNAVAILABLE
     began = time.monotonic()
     try:
-        balance = _fetch_balance(user, deadline=PAGE_WAIT)
+        with within(PAGE_WAIT):
+            balance = _fetch_balance(user)
     except NotConnected:
         return NOT_CONNECTED
     except QuotaError:
@@ -181,18 +181,16 @@ def create_checkout(user: Any, package_id: str, *, success_url: str, cancel_url:
 acreate_checkout = at_place_of_caller(create_checkout)
 
 
-def _with_token(user: Any, ask: Callable[[str], T], *, timeout: float | None = None) -> T:
+def _with_token(user: Any, ask: Callable[[str], T]) -> T:
     """Call `ask` with the user's token. If Quota answers 401, renew the token and call it again."""
-    deadline = time.monotonic() + (timeout or 0)
-    token = access.access_token_also_while_acting(user, timeout=timeout)
+    token = access.access_token_also_while_acting(user)
     try:
         return ask(token)
     except RequestRefused as error:
         if error.status != 401:
             raise
-    left = None if timeout is None else max(deadline - time.monotonic(), 0)
     try:
-        return ask(access.access_token_also_while_acting(user, rejected=token, timeout=left))
+        return ask(access.access_token_also_while_acting(user, rejected=token))
     except RequestRefused as error:
         if error.status != 401:
             raise

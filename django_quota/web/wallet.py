@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from django_quota import accounts, connecting
 from django_quota.exceptions import QuotaError
 from django_quota.models import QuotaToken
-from django_quota.oidc.bounded_http import within
+from django_quota.oidc.time_limit import within
 from django_quota.tokens import revocation
 from django_quota.tokens.payer import get_payer, user_of
 from django_quota.wallet import balances, purchases

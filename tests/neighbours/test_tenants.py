@@ -17,7 +17,7 @@ pytestmark = [
 def test_each_tenants_user_gets_their_own_token_or_is_refused() -> None:
     got = run("tenants")
 
-    ways = ("plain", "transaction", "timeout", "at once")
+    ways = ("plain", "transaction", "time limit", "at once")
     refused = ("async", "async balance")
     records = ("record", "async record")
     assert got == {

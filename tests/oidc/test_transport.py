@@ -24,13 +24,13 @@ from django_quota.exceptions import (
     RequestRefused,
 )
 from django_quota.oidc import bounded_http, transport
+from django_quota.oidc.time_limit import within
 from django_quota.oidc.transport import (
     MAX_REPLY_BYTES,
     Reply,
     call_api,
     retry_after,
     send_request,
-    within,
 )
 from tests.helpers import programs
 from tests.helpers.certificates import certificate

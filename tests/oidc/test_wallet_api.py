@@ -15,7 +15,8 @@ from django_quota.exceptions import (
     RateLimited,
     RequestRefused,
 )
-from django_quota.oidc import transport, wallet_api
+from django_quota.oidc import wallet_api
+from django_quota.oidc.time_limit import within
 from tests.shown import refusal
 from tests.tiny_server import TinyServer, json_answer
 
@@ -69,7 +70,7 @@ class TestBalance:
 
     def test_ends_within_the_callers_deadline(self, server: TinyServer) -> None:
         server.on("/v1/balance", json_answer({"balance": 5}, delay=1))
-        with transport.within(0.2):
+        with within(0.2):
             refusal(lambda: wallet_api.fetch_balance("hush"), ProviderUnavailable)
 
 

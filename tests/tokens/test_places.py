@@ -28,6 +28,7 @@ from pytest_django.fixtures import Settings
 
 from django_quota.exceptions import ProviderUnavailable, RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken, UsageRecord
+from django_quota.oidc.time_limit import within
 from django_quota.tokens import access, bulk
 from django_quota.wallet import purchases, usage
 from django_quota.wallet.balances import Balance, kept_balance
@@ -153,9 +154,14 @@ def in_a_transaction(user: Any) -> str:
         return access.get_access_token(user)
 
 
+def within_a_time_limit(user: Any) -> str:
+    with within(20):
+        return access.get_access_token(user)
+
+
 WAYS: dict[str, Callable[[Any], str]] = {
     "plain": access.get_access_token,
-    "timeout": lambda user: access.get_access_token(user, timeout=20),
+    "within a time limit": within_a_time_limit,
     "in a transaction": in_a_transaction,
     "async": lambda user: asyncio.run(access.aget_access_token(user)),
 }
@@ -193,7 +199,7 @@ class TestRenewal:
         def visit(name: str) -> None:
             router.set(name)
             barrier.wait()
-            got[name] = ask(router, name, "timeout")
+            got[name] = ask(router, name, "within a time limit")
             connections.close_all()
 
         threads = [threading.Thread(target=visit, args=(name,)) for name in TENANTS]

@@ -19,6 +19,7 @@ from django.db import connection, connections
 
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.oidc import endpoints
+from django_quota.oidc.time_limit import within
 from django_quota.tokens import access, leases
 from django_quota.tokens.single_flight import SingleFlight, renewals
 from tests.helpers.concurrency import async_wait_until, begin_together, run_async, wait_until
@@ -254,10 +255,14 @@ class TestRenewals:
         async def ask() -> str:
             return await access.aget_access_token(user)
 
+        def within_a_minute() -> str:
+            with within(60):
+                return access.get_access_token(user)
+
         works: list[Callable[[], str]] = [
             lambda: run_async(ask()),
             lambda: access.get_access_token(user),
-            lambda: access.get_access_token(user, timeout=60),
+            within_a_minute,
         ]
         assert set(begin_together(works)) == {"quota_token_u0.1"}
         assert quota.counts.sent.total() == 1
@@ -295,8 +300,8 @@ class TestRenewals:
 
         monkeypatch.setattr(endpoints, "refresh", refresh)
         for _ in range(3):
-            with pytest.raises(ProviderUnavailable, match="still being renewed"):
-                access.get_access_token(user, timeout=0)
+            with pytest.raises(ProviderUnavailable, match="still being renewed"), within(0):
+                access.get_access_token(user)
         assert asked.acquire(timeout=60)
         answer.set()
         wait_until(lambda: not renewals.is_running())
@@ -329,7 +334,7 @@ class TestRenewals:
         self, user: Any, quota: LightProvider
     ) -> None:
         expire()
-        with pytest.raises(ProviderUnavailable, match="still being renewed"):
-            access.get_access_token(user, timeout=0)
+        with pytest.raises(ProviderUnavailable, match="still being renewed"), within(0):
+            access.get_access_token(user)
         wait_until(lambda: not renewals.is_running())
         assert pair() == ("quota_token_u0.1", "quota_refresh_u0.1")

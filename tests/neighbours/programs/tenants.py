@@ -51,6 +51,7 @@ from django_tenants.utils import schema_context
 from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.exceptions import RefreshImpossibleHere
 from django_quota.models import ProviderAccount, QuotaToken, UsageRecord
+from django_quota.oidc.time_limit import within
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.wallet.purchases import aget_balance
 from tests.helpers.concurrency import closes_connections
@@ -74,10 +75,15 @@ def in_a_transaction(user: Any) -> str:
         return get_access_token(user)
 
 
+def within_a_time_limit(user: Any) -> str:
+    with within(20):
+        return get_access_token(user)
+
+
 WAYS: dict[str, Callable[[Any], str]] = {
     "plain": get_access_token,
     "transaction": in_a_transaction,
-    "timeout": lambda user: get_access_token(user, timeout=20),
+    "time limit": within_a_time_limit,
     "async": lambda user: asyncio.run(aget_access_token(user)),
     "async balance": lambda user: str(asyncio.run(aget_balance(user))),
 }
@@ -99,7 +105,7 @@ def ask(name: str, way: str, note: str) -> None:
 
 def at_once(name: str, barrier: threading.Barrier) -> None:
     barrier.wait()
-    ask(name, "timeout", f"{name} at once")
+    ask(name, "time limit", f"{name} at once")
     connections.close_all()
 
 
