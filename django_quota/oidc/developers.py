@@ -17,5 +17,5 @@ def save_app(session_token: str, app: dict[str, Any], *, client_id: str | None) 
     Raises what `call_api` raises.
     """
     url = f"{get_settings().base_url}/developers/apps" + (f"/{client_id}" if client_id else "")
-    reply = call_api("PATCH" if client_id else "POST", url, bearer=session_token, json_body=app)
-    return reply.json or {}
+    method = "PATCH" if client_id else "POST"
+    return call_api(method, url, bearer=session_token, json_body=app)

@@ -56,12 +56,6 @@ class TokenReply:
     expires_in: int
     scope: str | None
 
-    def __post_init__(self) -> None:
-        # A Secret hides its value in the `repr` of other objects and in tracebacks, too.
-        for name in ("access_token", "refresh_token", "id_token"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Secret(value))
-
 
 def authorization_url(
     *,
@@ -240,14 +234,14 @@ def _is_scope(value: object) -> TypeGuard[str]:
 
 
 @sensitive_variables()
-def _token(value: object, longest: int = MAX_BEARER_LENGTH) -> str | None:
+def _token(value: object, longest: int = MAX_BEARER_LENGTH) -> Secret | None:
     """Return `value` if it is a token of visible ASCII (RFC 6750 section 2.1), else None.
 
     Other characters could end the Authorization header and start another one.
     """
     if not isinstance(value, str) or not 0 < len(value) <= longest:
         return None
-    return value if value.isascii() and value.isprintable() and " " not in value else None
+    return Secret(value) if value.isascii() and value.isprintable() and " " not in value else None
 
 
 def _lifetime(value: object) -> int:
@@ -276,4 +270,4 @@ def fetch_userinfo(access_token: str) -> dict[str, Any]:
 
     Raises what `call_api` and `metadata` raise.
     """
-    return call_api("GET", metadata().userinfo_endpoint, bearer=access_token).json or {}
+    return call_api("GET", metadata().userinfo_endpoint, bearer=access_token)

@@ -7,7 +7,6 @@
 import json
 import os
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +17,10 @@ from urllib.parse import quote_plus
 import requests
 import urllib3
 from django.views.decorators.debug import sensitive_variables
-from requests.auth import AuthBase
 
 from django_quota.conf import get_settings
 from django_quota.exceptions import ProviderUnavailable, error_for
+from django_quota.secret import Secret
 
 from .bounded_http import MAX_REPLY_BYTES, BoundedAdapter, too_large
 from .network import fault, way_to
@@ -35,25 +34,6 @@ class _Session(requests.Session):
         """Return None: for a redirect `requests` would read its whole body, to prepare the next
         request."""
         return None
-
-
-class _Authorization(AuthBase):
-    """Adds the Authorization header for a bearer token or for HTTP Basic, or none."""
-
-    @sensitive_variables()
-    def __init__(self, bearer: str | None, basic: tuple[str, str] | None) -> None:
-        self._header = None
-        if bearer is not None:
-            self._header = f"Bearer {bearer}"
-        elif basic is not None:
-            # RFC 6749 section 2.3.1: id and secret are form-encoded before HTTP Basic's own rules.
-            pair = ":".join(quote_plus(part) for part in basic)
-            self._header = f"Basic {b64encode(pair.encode()).decode()}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._header is not None:
-            request.headers["Authorization"] = self._header
-        return request
 
 
 @cache
@@ -142,10 +122,13 @@ def send_request(
             raise ProviderUnavailable("Quota took too long; try again later.", request_sent=False)
         connect, read = get_settings().timeout
         timeout = (min(connect, seconds), min(read, seconds))
-        auth = _Authorization(bearer, basic)
-        return _send(
-            method, url, data=form, json=json_body, headers=headers, auth=auth, timeout=timeout
-        )
+        sent = dict(headers or {})
+        if bearer is not None:
+            sent["Authorization"] = Secret(f"Bearer {bearer}")
+        # RFC 6749 section 2.3.1: id and secret are form-encoded before HTTP Basic's own rules.
+        auth = tuple(Secret(quote_plus(part)) for part in basic) if basic else None
+        options = {"headers": sent, "auth": auth, "data": form, "json": json_body}
+        return _send(method, url, timeout=timeout, **options)
 
 
 @sensitive_variables()
@@ -178,16 +161,15 @@ def _send(method: str, url: str, **options: Any) -> Reply:
 
 
 @sensitive_variables()
-def call_api(method: str, url: str, **options: Any) -> Reply:
-    """Send a request to Quota's API. Return the reply if it is a success with a JSON object.
+def call_api(method: str, url: str, **options: Any) -> dict[str, Any]:
+    """Send a request to Quota's API, and return the JSON object of a successful reply.
 
-    `options` are those of `send_request`.
-
-    Raises what `error_for` returns for any other reply, and what `send_request` raises.
+    `options` are those of `send_request`. Raises what `error_for` returns for any other reply, and
+    what `send_request` raises.
     """
     reply = send_request(method, url, **options)
     if reply.ok:
-        return reply
+        return reply.json or {}
     raise error_for(reply.status, reply.error_code, reply.retry_after)
 
 

@@ -73,7 +73,7 @@ def fetch_balance(access_token: str) -> BalanceReply:
     wallet.
     """
     url = f"{get_settings().base_url}/v1/balance"
-    body = call_api("GET", url, bearer=access_token).json or {}
+    body = call_api("GET", url, bearer=access_token)
     credits = whole_number(body.get("balance"))
     user_id = body.get("user_id")
     is_known = credits is not None or body.get("balance") is None
@@ -116,24 +116,13 @@ def create_checkout(
     Quota sends the person to `success_url` or `cancel_url` afterwards. Raises what `call_api`
     raises, and ProviderUnavailable if the answer has no safe URL.
     """
-    settings = get_settings()
-    body = (
-        call_api(
-            "POST",
-            f"{settings.base_url}/api/payments/checkout",
-            bearer=access_token,
-            json_body={
-                "package_id": package_id,
-                "success_url": success_url,
-                "cancel_url": cancel_url,
-            },
-        ).json
-        or {}
-    )
+    url = f"{get_settings().base_url}/api/payments/checkout"
+    purchase = {"package_id": package_id, "success_url": success_url, "cancel_url": cancel_url}
+    body = call_api("POST", url, bearer=access_token, json_body=purchase)
     # The name of the field is not documented (quota-protocol section 12); both are likely.
-    url = body.get("checkout_url") or body.get("url")
-    if isinstance(url, str) and (origin_of(url).startswith("https://") or is_trusted(url)):
-        return url
+    page = body.get("checkout_url") or body.get("url")
+    if isinstance(page, str) and (origin_of(page).startswith("https://") or is_trusted(page)):
+        return page
     raise ProviderUnavailable("Quota named no payment page; try again later.", status=200)
 
 

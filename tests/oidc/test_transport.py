@@ -680,7 +680,7 @@ class TestCall:
     def test_brings_the_reply(self, status: int, server: TinyServer) -> None:
         server.on("/", json_answer({"a": 1}, status=status))
 
-        assert call_api("GET", f"{server.origin}/").json == {"a": 1}
+        assert call_api("GET", f"{server.origin}/") == {"a": 1}
 
     def test_without_an_object_is_no_success(self, server: TinyServer) -> None:
         error = self.error(server, answer(b"<html>hush</html>"))
