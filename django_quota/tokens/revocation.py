@@ -72,15 +72,15 @@ def queue_deleted(*, instance: QuotaToken, using: str, **kwargs: Any) -> None:
         queue(row.refresh_token, using=using)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Pruned:
     """The result of `prune`, in tokens. `stopped` says why it ended early, "" if it did not."""
 
-    revoked: int
+    revoked: int = 0
     #: Deleted at their end date without a revocation.
-    wiped: int
-    left: int
-    stopped: str
+    wiped: int = 0
+    left: int = 0
+    stopped: str = ""
     #: Handled webhook events that were deleted.
     events: int = 0
     #: Not revoked by Quota; the next run tries them again.
@@ -100,18 +100,12 @@ def prune() -> Pruned:
     ends early after OUTAGE failures in a row, if Quota cannot be reached, at a rate limit, and if a
     setting is wrong.
     """
-    work = _work_off(None)
+    done = _work_off(None)
     due = PendingRevocation.objects.filter(expires_at__lte=timezone.now())
-    wiped, _of_each_model = due.delete()
-    return Pruned(
-        revoked=work.revoked,
-        wiped=wiped,
-        left=PendingRevocation.objects.count(),
-        stopped=work.stopped,
-        events=_forget_events(),
-        failed=work.failed,
-        misconfigured=isinstance(work.ended_by, ConfigurationError),
-    )
+    done.wiped, _of_each_model = due.delete()
+    done.left = PendingRevocation.objects.count()
+    done.events = _forget_events()
+    return done
 
 
 def _forget_events() -> int:
@@ -133,41 +127,30 @@ def revoke_pending(limit: int = BATCH) -> int:
     return _work_off(limit).revoked
 
 
-@dataclass
-class _Work:
-    """The progress of a run through the queue."""
-
-    revoked: int = 0
-    failed: int = 0
-    #: The failure that ended the run, because every other token would meet it too.
-    ended_by: QuotaError | None = None
-    not_offered: bool = False
-
-    @property
-    def stopped(self) -> str:
-        return _NOT_OFFERED if self.not_offered else str(self.ended_by or "")
-
-
-def _work_off(limit: int | None) -> _Work:
+def _work_off(limit: int | None) -> Pruned:
     """Ask Quota once for each token in the queue, up to `limit` tokens, to revoke it (RFC 7009)."""
-    work, in_a_row = _Work(), 0
-    for pk in _waiting(limit):
+    done, in_a_row = Pruned(), 0
+    for pending in _waiting(limit):
         try:
-            _revoke(pk, work)
+            offered = endpoints.revoke(pending.token.reveal(), pending.token_type_hint)
         except TokenUnreadable as error:
-            _put_off(pk, error)
+            _put_off(pending, error)
         except QuotaError as error:
-            _put_off(pk, error)
-            work.failed += 1
+            _put_off(pending, error)
+            done.failed += 1
             in_a_row += 1
             if in_a_row == OUTAGE or _affects_all_tokens(error):
-                work.ended_by = error
+                done.stopped = str(error)
+                done.misconfigured = isinstance(error, ConfigurationError)
                 break
         else:
-            in_a_row = 0
-            if work.not_offered:
+            if not offered:
+                done.stopped = _NOT_OFFERED
                 break
-    return work
+            pending.delete()
+            done.revoked += 1
+            in_a_row = 0
+    return done
 
 
 def _affects_all_tokens(error: QuotaError) -> bool:
@@ -176,27 +159,17 @@ def _affects_all_tokens(error: QuotaError) -> bool:
     return unreachable or isinstance(error, ConfigurationError | RateLimited)
 
 
-def _waiting(limit: int | None) -> Iterator[int]:
-    """Yield the primary keys of the queue, those with the fewest attempts first.
+def _waiting(limit: int | None) -> Iterator[PendingRevocation]:
+    """Yield the queue, those with the fewest attempts first, without what is revoked meanwhile.
 
-    They are read at once, because a failure changes the order, and a key would come twice.
+    The keys are read at once, because a failure changes the order, and a key would come twice.
     """
     rows = PendingRevocation.objects.order_by("attempts", "pk")
-    yield from list(rows.values_list("pk", flat=True)[:limit])
+    for pk in list(rows.values_list("pk", flat=True)[:limit]):
+        yield from PendingRevocation.objects.filter(pk=pk)
 
 
-def _revoke(pk: int, work: _Work) -> None:
-    pending = PendingRevocation.objects.filter(pk=pk).first()
-    if pending is None:
-        return  # another process has revoked it
-    if endpoints.revoke(pending.token.reveal(), pending.token_type_hint):
-        pending.delete()
-        work.revoked += 1
-    else:
-        work.not_offered = True
-
-
-def _put_off(pk: int, error: QuotaError) -> None:
-    logger.warning("revocation %s put off: %s", pk, error)
+def _put_off(pending: PendingRevocation, error: QuotaError) -> None:
+    logger.warning("revocation %s put off: %s", pending.pk, error)
     # Not save(), which would create a row that another process has deleted.
-    PendingRevocation.objects.filter(pk=pk).update(attempts=F("attempts") + 1)
+    PendingRevocation.objects.filter(pk=pending.pk).update(attempts=F("attempts") + 1)
