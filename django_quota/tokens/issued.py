@@ -88,11 +88,11 @@ def _queue(token: str, hint: str) -> None:
 def _revoke(token: str, hint: str, reference: str) -> None:
     """Revoke the token now, without the queue. If Quota is away too, it waits in memory."""
     try:
-        with within(get_settings().deadline):
-            revoked = endpoints.revoke(token, hint)
+        revoked = _is_revoked(token, hint)
     except QuotaError as error:
         logger.error("the token could not be revoked either: %s [%s]", error.code, reference)
-        durable.outbox.put(_Dropped(token, hint), f"revoking a token [{reference}]")
+        later = partial(_revoke_or_queue, Secret(token), hint)
+        durable.outbox.put(later, f"revoking a token [{reference}]")
         return
     if revoked:
         logger.warning("the token was revoked at Quota at once [%s]", reference)
@@ -100,18 +100,19 @@ def _revoke(token: str, hint: str, reference: str) -> None:
         logger.error("the token was not revoked: Quota offers no revocation [%s]", reference)
 
 
-class _Dropped:
-    """Revokes or queues a token when it is called. The outbox repeats it until one succeeds."""
+@sensitive_variables()
+def _revoke_or_queue(token: str, hint: str) -> None:
+    """For the outbox, which repeats it until one of the two succeeds."""
+    try:
+        revoked = _is_revoked(token, hint)
+    except QuotaError:
+        revoked = False
+    if not revoked:
+        revocation.queue(token, hint=hint)
 
-    def __init__(self, token: str, hint: str) -> None:
-        self._token, self._hint = Secret(token), hint
 
-    @sensitive_variables()
-    def __call__(self) -> None:
-        try:
-            with within(get_settings().deadline):
-                revoked = endpoints.revoke(self._token, self._hint)
-        except QuotaError:
-            revoked = False
-        if not revoked:
-            revocation.queue(str(self._token), hint=self._hint)
+@sensitive_variables()
+def _is_revoked(token: str, hint: str) -> bool:
+    """Ask Quota to revoke the token, with one time limit for discovery and the request."""
+    with within(get_settings().deadline):
+        return endpoints.revoke(token, hint)
