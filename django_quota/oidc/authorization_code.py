@@ -130,18 +130,19 @@ def wallet_owner(reply: TokenReply, *, nonce: str) -> str:
     return owner
 
 
-def require_scopes(reply: TokenReply, needs: str) -> None:
-    """Raise InsufficientScope if Quota granted less than `needs`, scopes with spaces between them.
+def missing_scopes(reply: TokenReply, needs: str) -> InsufficientScope | None:
+    """Return the error if Quota granted less than `needs`, scopes with spaces between them.
 
     RFC 6749 section 3.3. Without this error, the view that needs them would send the person to sign
     in again and again.
     """
-    if reply.scope and not set(needs.split()) <= set(reply.scope.split()):
-        raise InsufficientScope(
-            "Quota did not grant the scope that a view needs; check that it is among the app's "
-            "allowed_scopes.",
-            scope=needs,
-        )
+    if not reply.scope or set(needs.split()) <= set(reply.scope.split()):
+        return None
+    return InsufficientScope(
+        "Quota did not grant the scope that a view needs; check that it is among the app's "
+        "allowed_scopes.",
+        scope=needs,
+    )
 
 
 def _authorization_error(error: str) -> SignInFailed:

@@ -63,6 +63,8 @@ class SignInView(View):
         self.retry_view = ""
         #: Scopes to ask for beyond those of the settings, separated by spaces.
         self.extra_scopes = ""
+        #: True to let the person choose an account at Quota, even if they are signed in there.
+        self.prompts_login = False
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         # A prefetch would use up the code, or drop another pending sign-in.
@@ -141,13 +143,14 @@ class SignInView(View):
             state=started.state,
             nonce=started.nonce,
             code_challenge=started.code_challenge,
-            extra=self.get_extra_params(self.request),
+            extra=({"prompt": "login"} if self.prompts_login else {})
+            | self.get_extra_params(self.request),
         )
         pending.save(self.request.session, started)
         return redirect_browser(self.request, url)
 
     def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
-        """More parameters for the authorization request, such as `prompt`, for subclasses."""
+        """Return more parameters for the authorization request, for subclasses."""
         return {}
 
 

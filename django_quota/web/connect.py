@@ -29,7 +29,6 @@ class ConnectView(SignInView):
 
     http_method_names = ["get", "post"]
     template_name = "django_quota/connect_confirm.html"
-    prompts_login = False
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         self.retry_view = "connect"
@@ -63,10 +62,6 @@ class ConnectView(SignInView):
             user_pk=str(user_of(request).pk),
             replaces=form_value(request, "replaces")[:MAX_SUBJECT_LENGTH],
         )
-
-    def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
-        params = super().get_extra_params(request)
-        return params | {"prompt": "login"} if self.prompts_login else params
 
 
 def _has_tokens(request: HttpRequest) -> bool:

@@ -18,15 +18,9 @@ from mozilla_django_oidc.views import (
 
 from django_quota import accounts, connecting
 from django_quota.conf import get_settings
-from django_quota.exceptions import (
-    InsufficientScope,
-    ProviderUnavailable,
-    QuotaError,
-    SignInFailed,
-)
+from django_quota.exceptions import ProviderUnavailable, QuotaError, SignInFailed
 from django_quota.models import ProviderAccount
 from django_quota.oidc import authorization_code, discovery
-from django_quota.oidc.endpoints import TokenReply
 from django_quota.oidc.id_token import Identity
 from django_quota.signals import signed_in, wallet_connected
 from django_quota.tokens import storing
@@ -72,10 +66,6 @@ class StartView(SignInView, OIDCAuthenticationRequestView):  # type: ignore[misc
             return redirect_browser(request, url_with("django_quota:error", **query))
         return self.send_to_quota(get_settings().scopes)
 
-    def get_extra_params(self, request: HttpRequest) -> dict[str, str]:
-        params = super().get_extra_params(request)
-        return params | {"prompt": "login"} if self.prompts_login else params
-
 
 class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[misc]
     """GET callback: Quota redirects here (the recipe, step 05; RFC 6749 section 4.1.2)."""
@@ -104,7 +94,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
             redirect_uri=started.redirect_uri,
             code_verifier=started.code_verifier,
         )
-        self.refusal = refusal_of_scopes(reply, self.extra_scopes)
+        self.refusal = authorization_code.missing_scopes(reply, self.extra_scopes)
         with Issued(reply) as issued:
             if started.user_pk is None:
                 response = self.sign_in(started, issued)
@@ -209,12 +199,3 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
         balances.forget_balance(user)
         wallet_connected.send(sender=ProviderAccount, user=user, account=account)
         return HttpResponseRedirect(self.success_url)
-
-
-def refusal_of_scopes(reply: TokenReply, needs: str) -> InsufficientScope | None:
-    """Return the error if Quota granted less than `needs`, scopes with spaces between them."""
-    try:
-        authorization_code.require_scopes(reply, needs)
-    except InsufficientScope as error:
-        return error
-    return None
