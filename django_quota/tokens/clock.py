@@ -1,4 +1,4 @@
-"""The database's clock, which all hosts share.
+"""The database's clock, which all hosts share, and the age of a time by any clock.
 
 The clocks of hosts differ by seconds. One host writes when a token expires and when a lease ends,
 and another host compares these times. So they are by the database's clock.
@@ -7,12 +7,15 @@ and another host compares these times. So they are by the database's clock.
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Expression, FloatField
+
+#: Seconds, or a timedelta.
+Span = TypeVar("Span", float, timedelta)
 
 #: Seconds by which a reading may be late, well below the margin of a lease.
 PRECISION = 0.5
@@ -77,3 +80,12 @@ class Clock:
         """Return the time at which `time.monotonic()` was `moment`."""
         zone = UTC if settings.USE_TZ else None
         return datetime.fromtimestamp(self.read, zone) + timedelta(seconds=moment - self.at)
+
+
+def is_recent(age: Span, within: Span, *, ahead: Span | None = None) -> bool:
+    """Return True if `age`, the time since something happened, is below `within`.
+
+    A negative age is not recent: a clock was set back since, and the age may stay negative for
+    hours. `ahead` is how far another host's clock may be ahead of ours, by default not at all.
+    """
+    return -(age * 0 if ahead is None else ahead) <= age < within

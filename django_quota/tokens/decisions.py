@@ -13,6 +13,7 @@ from django_quota.exceptions import (
 )
 from django_quota.models import QuotaToken
 
+from .clock import is_recent
 from .leases import Lease, Phase
 
 #: Seconds after a failed renewal in which all callers get that failure, and Quota is not called.
@@ -128,8 +129,5 @@ def refused_since(row: QuotaToken) -> datetime | None:
 
 
 def failed_since(row: QuotaToken, moment: datetime, now: datetime) -> bool:
-    """Return True if a renewal has failed after `moment` and not after `now`.
-
-    If the database's clock was set back, a failure in the future must not count.
-    """
-    return row.last_failure_at is not None and moment < row.last_failure_at <= now
+    """Return True if a renewal has failed after `moment` and not after `now`."""
+    return row.last_failure_at is not None and is_recent(now - row.last_failure_at, now - moment)

@@ -13,6 +13,7 @@ from typing import Any
 
 from django_quota import money
 from django_quota.conf import get_settings
+from django_quota.tokens.clock import is_recent
 from django_quota.tokens.wallet_name import wallet_of
 
 from . import caching
@@ -102,7 +103,7 @@ def keep_balance_after_call(user: Any, balance: Balance, *, arrived_at: float) -
     known = kept_balance(user)
     version = _write_version(key)
     is_alone = caching.claim(f"{key}.call", seconds)
-    is_late = not 0 <= time.time() - arrived_at < MIN_SECONDS_APART
+    is_late = not is_recent(time.time() - arrived_at, MIN_SECONDS_APART)
     if (
         is_alone
         and not is_late

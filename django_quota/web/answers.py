@@ -6,7 +6,7 @@ fetch() gets JSON with the error and the URL of that page.
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -25,6 +25,7 @@ from django_quota.exceptions import (
     new_reference,
 )
 from django_quota.models import QuotaToken
+from django_quota.tokens.clock import is_recent
 from django_quota.tokens.payer import user_of
 from django_quota.wallet.balances import forget_balance
 
@@ -202,8 +203,7 @@ def _has_just_signed_in(request: HttpRequest) -> bool:
     row = QuotaToken.objects.for_user(user_of(request)).select_related("account").first()
     if row is None or row.needs_sign_in or row.account.last_sign_in_at is None:
         return False
-    signed_in_at: datetime = row.account.last_sign_in_at
-    return timezone.now() < signed_in_at + RECENT_SIGN_IN
+    return is_recent(timezone.now() - row.account.last_sign_in_at, RECENT_SIGN_IN)
 
 
 def _is_granted(request: HttpRequest, scope: str) -> bool:

@@ -14,6 +14,7 @@ from django_quota import money
 from django_quota.conf import get_settings
 from django_quota.exceptions import InsufficientScope, QuotaError, RequestRefused
 from django_quota.oidc.wallet_api import Package
+from django_quota.tokens.clock import is_recent
 from django_quota.tokens.payer import get_payer, user_of
 from django_quota.tokens.wallet_name import wallet_of
 from django_quota.wallet import balances, purchases
@@ -117,8 +118,8 @@ def _repeated(request: HttpRequest, user: Any, package_id: str) -> str | None:
     purchase = _current_purchase(request, user)
     if purchase.get("package") != package_id:
         return None
-    is_recent = 0 <= time.time() - purchase["started_at"] < REPEAT_SECONDS
-    return purchase["payment_page"] if is_recent else None
+    is_double_click = is_recent(time.time() - purchase["started_at"], REPEAT_SECONDS)
+    return purchase["payment_page"] if is_double_click else None
 
 
 def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: str) -> str:

@@ -17,6 +17,8 @@ from django.db import Error
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
+from django_quota.tokens.clock import is_recent
+
 LANDED_KEY = "django_quota_landed"
 FAILED_KEY = "django_quota_failed"
 #: Query parameters of a page that shows a failure (`django_quota.web.messages.explain`).
@@ -112,7 +114,10 @@ def _stored_dict(session: SessionBase, key: str) -> dict[str, Any]:
 def _recent_dict(session: SessionBase, key: str) -> dict[str, Any]:
     stored = _stored_dict(session, key)
     at = stored.get("at")
-    return stored if isinstance(at, float) and abs(time.time() - at) < RECENT_SECONDS else {}
+    if not isinstance(at, float):
+        return {}
+    # Another server may have noted it, and its clock may be ahead.
+    return stored if is_recent(time.time() - at, RECENT_SECONDS, ahead=RECENT_SECONDS) else {}
 
 
 def _digest(state: str) -> str:

@@ -16,6 +16,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.utils.crypto import constant_time_compare
 
 from django_quota.conf import get_settings
+from django_quota.tokens.clock import is_recent
 from django_quota.wallet import caching
 
 SESSION_KEY = "django_quota_pending"
@@ -54,9 +55,8 @@ class PendingSignIn:
     @property
     def is_expired(self) -> bool:
         """True if the person has taken longer than LIFETIME to come back."""
-        age = time.time() - self.started_at
-        # Another server may have set the time of the start, and its clock may be a little ahead.
-        return not -get_settings().clock_skew <= age <= LIFETIME
+        age = time.time() - self.started_at  # another server may have noted the start
+        return not is_recent(age, LIFETIME, ahead=get_settings().clock_skew)
 
     @property
     def code_challenge(self) -> str:
