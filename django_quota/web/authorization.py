@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import classonlymethod
-from django.views.decorators.csrf import csrf_protect
 from django.views.generic import View
 
 from django_quota.conf import get_settings
@@ -30,7 +28,7 @@ from .answers import error_response
 from .pending import PendingSignIn
 from .redirects import redirect_browser, safe_next, site_url, url_with
 from .requests import expects_redirect
-from .responses import add_private_headers, outside_transactions, prefetch_response
+from .responses import personal_view
 from .signed_scopes import sign_scope
 
 logger = logging.getLogger("django_quota.sign_in")
@@ -50,9 +48,7 @@ class SignInView(View):
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """Return the view function, decorated once: `method_decorator` would do it anew for each
         request."""
-        # Like Django's own login and logout views, protected also without the CSRF middleware.
-        view = csrf_protect(super().as_view(**initkwargs))
-        return outside_transactions(login_not_required(view))
+        return personal_view(super().as_view(**initkwargs))
 
     def __init__(self, **kwargs: Any) -> None:
         # Skip the constructors of mozilla-django-oidc, which read OIDC_* settings.
@@ -67,14 +63,11 @@ class SignInView(View):
         self.prompts_login = False
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        # A prefetch would use up the code, or drop another pending sign-in.
-        if (response := prefetch_response(request)) is not None:
-            return response
         try:
-            return add_private_headers(super().dispatch(request, *args, **kwargs))
+            return super().dispatch(request, *args, **kwargs)
         except QuotaError as error:
             self.error = error
-            return add_private_headers(self.login_failure())
+            return self.login_failure()
 
     def login_failure(self) -> HttpResponseBase:
         """Log `self.error`, send `sign_in_failed` and redirect to the error page, all with the same

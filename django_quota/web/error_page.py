@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
@@ -13,10 +12,10 @@ from django_quota.tokens.payer import user_of
 
 from . import messages
 from .redirects import site_url
-from .responses import add_private_headers
+from .responses import personal_view
 
 
-@method_decorator(login_not_required, name="dispatch")
+@method_decorator(personal_view, name="dispatch")
 class ErrorView(View):
     """GET error?quota_error=<code>: explains the error, and links to another attempt."""
 
@@ -29,7 +28,7 @@ class ErrorView(View):
         context["home_url"] = site_url()
         if context["error"].code == "not_permitted":
             context["signed_in"] = _account_name(user_of(request))
-        return add_private_headers(render(request, self.template_name, context))
+        return render(request, self.template_name, context)
 
 
 def _account_name(user: Any) -> str:

@@ -1,17 +1,38 @@
-"""Helpers for responses: headers for caches, log levels, prefetches, and no open transaction."""
+"""Helpers for responses: the decorator of our views, headers for caches, and log levels."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
+from django.views.decorators.csrf import csrf_protect
 
 from .requests import is_prefetch
 
 R = TypeVar("R", bound=HttpResponseBase)
 H = TypeVar("H", bound=HttpResponse)
 V = TypeVar("V", bound=Callable[..., Any])
+
+
+def personal_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Decorate a view whose response is for one person only.
+
+    No cache keeps the response. A prefetch does not call the view, as it would use up a code from
+    Quota, for example. No transaction is open during a call to Quota. LoginRequiredMiddleware does
+    not apply, as the view itself decides who must be signed in. Forms are protected from other
+    sites also without the CSRF middleware, as in Django's own login view.
+    """
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if (response := _prefetch_response(request)) is None:
+            response = view(request, *args, **kwargs)
+        return add_private_headers(response)
+
+    return outside_transactions(login_not_required(csrf_protect(wrapped)))
 
 
 def outside_transactions(view: V) -> V:
@@ -22,7 +43,7 @@ def outside_transactions(view: V) -> V:
     return view
 
 
-def prefetch_response(request: HttpRequest) -> HttpResponse | None:
+def _prefetch_response(request: HttpRequest) -> HttpResponseBase | None:
     """Return the response to a prefetch, which must change nothing; None for any other request.
 
     It is a 204; but a 403 if the prefetch is a navigation (Chromium's speculation rules), because
@@ -31,7 +52,7 @@ def prefetch_response(request: HttpRequest) -> HttpResponse | None:
     if not is_prefetch(request):
         return None
     is_navigation = request.headers.get("Sec-Fetch-Mode") == "navigate"
-    return add_private_headers(HttpResponse(status=403 if is_navigation else 204))
+    return HttpResponse(status=403 if is_navigation else 204)
 
 
 def log_as_warning(response: H, request: HttpRequest) -> H:

@@ -8,10 +8,8 @@ import logging
 
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
-from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_variables
 from mozilla_django_oidc.views import OIDCLogoutView
 
@@ -24,7 +22,7 @@ from django_quota.tokens.payer import refuse_if_acting, user_of
 from . import outcomes
 from .redirects import redirect_browser, site_url, url_for_script
 from .requests import expects_redirect
-from .responses import add_private_headers, outside_transactions
+from .responses import personal_view
 
 logger = logging.getLogger("django_quota.sign_in")
 
@@ -47,9 +45,7 @@ def url_at_quota(request: HttpRequest, id_token: str = "") -> str | None:
     )
 
 
-@method_decorator(login_not_required, name="dispatch")
-@method_decorator(outside_transactions, name="dispatch")
-@method_decorator(csrf_protect, name="dispatch")
+@method_decorator(personal_view, name="dispatch")
 class LogoutView(OIDCLogoutView):  # type: ignore[misc]
     """POST logout: sign out of this site, then of Quota (the recipe, "Sign out cleanly").
 
@@ -62,8 +58,8 @@ class LogoutView(OIDCLogoutView):  # type: ignore[misc]
         url = self.redirect_url  # before the logout, as it needs the user
         auth.logout(request)
         if expects_redirect(request):
-            return add_private_headers(redirect_browser(request, url))
-        return add_private_headers(JsonResponse({"logout_url": url_for_script(request, url)}))
+            return redirect_browser(request, url)
+        return JsonResponse({"logout_url": url_for_script(request, url)})
 
     @property
     @sensitive_variables()

@@ -6,7 +6,6 @@ A browser's navigation gets a page or a redirect, a fetch() gets JSON. No cache 
 import logging
 
 from django.contrib import messages as django_messages
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
@@ -23,7 +22,7 @@ from django_quota.wallet import balances, purchases
 from . import sign_out
 from .redirects import redirect_browser, safe_next, user_home_url
 from .requests import expects_redirect, form_value
-from .responses import add_private_headers
+from .responses import personal_view
 from .wallet_view import wallet_view
 
 logger = logging.getLogger("django_quota.wallet")
@@ -40,7 +39,7 @@ _STILL_AT_QUOTA = _(
 
 
 @require_GET
-@login_not_required
+@personal_view
 def me(request: HttpRequest) -> HttpResponseBase:
     """GET me: `{"user": {sub, email, name, picture} | null}`, the user's Quota account."""
     account = accounts.account_of(user_of(request)) if user_of(request).is_authenticated else None
@@ -50,23 +49,21 @@ def me(request: HttpRequest) -> HttpResponseBase:
         "name": account.name,
         "picture": account.picture,
     }
-    return add_private_headers(JsonResponse({"user": user}))
+    return JsonResponse({"user": user})
 
 
 @require_GET
-@login_not_required
+@personal_view
 def status(request: HttpRequest) -> HttpResponseBase:
     """GET status: `{"connected": bool, "needs_sign_in": bool, "scopes": [...]}`, without asking
     Quota."""
     row = QuotaToken.objects.for_user(user_of(request)).first()
-    return add_private_headers(
-        JsonResponse(
-            {
-                "connected": row is not None and not row.needs_sign_in,
-                "needs_sign_in": row is not None and row.needs_sign_in,
-                "scopes": row.scope.split() if row else [],
-            }
-        )
+    return JsonResponse(
+        {
+            "connected": row is not None and not row.needs_sign_in,
+            "needs_sign_in": row is not None and row.needs_sign_in,
+            "scopes": row.scope.split() if row else [],
+        }
     )
 
 

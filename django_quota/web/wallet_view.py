@@ -1,20 +1,15 @@
-"""`@wallet_view`: the decorator of every view of a user's wallet.
-
-It requires a signed-in user, protects the response from caches, and answers errors.
-"""
+"""`@wallet_view`: the decorator of every view of a user's wallet."""
 
 from functools import wraps
 from typing import Protocol
 
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponseBase
-from django.views.decorators.csrf import csrf_protect
 
 from django_quota.exceptions import NotConnected, QuotaError
 from django_quota.tokens.payer import user_of
 
 from .answers import error_response
-from .responses import add_private_headers, outside_transactions, prefetch_response
+from .responses import personal_view
 
 
 class _View(Protocol):
@@ -22,19 +17,16 @@ class _View(Protocol):
 
 
 def wallet_view(view: _View) -> _View:
-    """Decorate a view for signed-in users: outside of transactions, never cached, with errors of
-    this package turned into responses."""
+    """Decorate a view as `personal_view` does, for signed-in users only, with errors of this
+    package turned into responses."""
 
     @wraps(view)
     def wrapped(request: HttpRequest) -> HttpResponseBase:
-        if (response := prefetch_response(request)) is not None:
-            return response  # a view may change what is remembered of a payment
         if not user_of(request).is_authenticated:
             return error_response(request, NotConnected("Nobody is signed in."))
         try:
-            return add_private_headers(view(request))
+            return view(request)
         except QuotaError as error:
             return error_response(request, error)
 
-    # Like Django's own login view, protected also in a project without the CSRF middleware.
-    return outside_transactions(login_not_required(csrf_protect(wrapped)))
+    return personal_view(wrapped)
