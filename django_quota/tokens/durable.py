@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from django.db import Error, connections, transaction
+from django.db import Error
 
 from django_quota.exceptions import QuotaError
 
+from . import locking
 from .single_flight import for_other_thread
 
 logger = logging.getLogger("django_quota.durable")
@@ -30,8 +31,6 @@ PATIENCE = 300
 MOST = 1000
 #: Seconds between two attempts, which grow from the first to the second number.
 PAUSE = (0.5, 10.0)
-#: Milliseconds that a write waits for a lock, which the caller itself may hold.
-LOCK_WAIT = 1000
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
@@ -51,18 +50,9 @@ def start_in_thread(work: Callable[[], T]) -> "Future[T]":
 
 
 def with_lock_timeout(work: Callable[[], T], alias: str) -> T:
-    """Call `work` in a transaction that waits at most LOCK_WAIT for a lock.
-
-    The connection must be this thread's own.
-    """
-    connection = connections[alias]
-    with transaction.atomic(using=alias):
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT}")
-        elif connection.vendor == "mysql":
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT // 1000}")
+    """Call `work` in a transaction that waits only seconds for a lock, as the caller itself may
+    hold it."""
+    with locking.write_transaction(alias):
         return work()
 
 
