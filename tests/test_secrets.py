@@ -24,10 +24,11 @@ from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError, ProviderUnavailable, QuotaError
 from django_quota.models import CreditGrant, PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import endpoints
-from django_quota.tokens import access, revocation, storing
+from django_quota.tokens import access, revocation
 from django_quota.wallet import grant_credits, purchases
 from django_quota.wallet.usage import record_usage
 from tests.helpers.concurrency import run_async
+from tests.helpers.rows import store_tokens
 from tests.sandbox_client import Person, Sandbox
 from tests.shown import SECRET, shown
 
@@ -303,7 +304,7 @@ def test_an_error_page_after_the_revocation_queue_failed_hides_them(
     acts: dict[str, Any] = {
         "delete": user.delete,
         "disconnect": lambda: connecting.disconnect(user),
-        "sign in": lambda: storing.store(account, NEW_REPLY),
+        "sign in": lambda: store_tokens(account, NEW_REPLY),
         "prune": revocation.prune,
     }
     with refusing_revocations(), pytest.raises((QuotaError, DatabaseError)) as caught:

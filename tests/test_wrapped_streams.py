@@ -26,11 +26,11 @@ from django_quota.exceptions import ConfigurationError
 from django_quota.models import ProviderAccount, UsageRecord
 from django_quota.oidc.endpoints import TokenReply
 from django_quota.streaming import stream_response
-from django_quota.tokens import storing
 from django_quota.wallet.balances import kept_balance
 from django_quota.web import closing
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
+from tests.helpers.rows import store_tokens
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.helpers.wrapped import SHAPES, OpenTelemetry, generator
 from tests.shown import listening
@@ -123,7 +123,7 @@ def user(settings: Any) -> Any:
         expires_in=3600,
         scope="credits.read credits.spend",
     )
-    storing.store(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
+    store_tokens(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
     cache_balance(user, 1_000_000)
     return user
 

@@ -23,20 +23,14 @@ logger = logging.getLogger("django_quota.tokens")
 GRANT_BITS = 60
 
 
-def store(account: ProviderAccount, reply: TokenReply, *, asked: str = "") -> None:
+def store(account: ProviderAccount, issued: Issued, *, asked: str) -> None:
     """Store the tokens of a sign-in or of Connect Wallet. They win over a renewal that is running.
 
     `asked` (str) contains the requested scopes, separated by spaces. The old refresh token goes to
-    the revocation queue, and so does the new one if it cannot be stored.
+    the revocation queue. If this raises, `issued` sends the new one there.
 
     Raises ProviderUnavailable if the row stays locked, NotConnected if the account is gone.
     """
-    with Issued(reply) as issued:
-        keep(account, issued, asked=asked)
-
-
-def keep(account: ProviderAccount, issued: Issued, *, asked: str = "") -> None:
-    """`store` for tokens that the caller holds in an `Issued`, which drops them if this raises."""
     alias = router.db_for_write(QuotaToken, instance=account)
     sign_in = _SignIn(alias, issued.reply, asked)
     seen = _token_of(account, alias)

@@ -165,7 +165,7 @@ class CallbackView(SignInView, OIDCAuthenticationCallbackView):  # type: ignore[
     def store_tokens(self, account: Any, issued: Issued, scopes: tuple[str, ...]) -> None:
         """Store the tokens. If Quota names no scope, they have the requested one (RFC 6749 section
         5.1)."""
-        storing.keep(account, issued, asked=" ".join(add_scopes(scopes, self.extra_scopes)))
+        storing.store(account, issued, asked=" ".join(add_scopes(scopes, self.extra_scopes)))
 
     def login_success(self) -> HttpResponseBase:
         """Log in with a new session key, also if the same user is logged in already."""

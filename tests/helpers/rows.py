@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.oidc.endpoints import TokenReply
+from django_quota.tokens import storing
+from django_quota.tokens.issued import Issued
 
 SECRETS = ("access_token", "refresh_token", "id_token")
 HUSH = {name: f"hush-{name}" for name in SECRETS}
@@ -70,3 +72,9 @@ def _execute(sql: str, pk: Any) -> list[tuple[Any, ...]]:
         else:
             cursor.execute(f"{sql} WHERE id = %s", [pk])
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def store_tokens(account: ProviderAccount, reply: TokenReply, *, asked: str = "") -> None:
+    """Store the tokens of a sign-in, as the callback does."""
+    with Issued(reply) as issued:
+        storing.store(account, issued, asked=asked)

@@ -35,10 +35,10 @@ from pytest_django.fixtures import Settings
 from django_quota.exceptions import QuotaError, ReauthenticationRequired, SignInFailed
 from django_quota.models import ProviderAccount, QuotaToken, WebhookEvent
 from django_quota.oidc import developers, discovery, endpoints, id_token, transport, wallet_api
-from django_quota.tokens import storing
 from django_quota.web import pending
 from django_quota.web.messages import SIGN_IN_ERRORS
 from django_quota.web.pending import PendingSignIn
+from tests.helpers.rows import store_tokens
 from tests.signing import CLIENT_ID, ISSUER, NONCE, NOW, b64, claims, ec_jwk, forge, jwk, rsa_key
 from tests.tiny_server import Answer, TinyServer
 
@@ -703,7 +703,7 @@ def test_logout_with_the_longest_id_token(quota: Server) -> None:
         expires_in=3600,
         scope=None,
     )
-    storing.store(account, longest, asked="openid")
+    store_tokens(account, longest, asked="openid")
     client = Client(SERVER_NAME="localhost")
     client.force_login(user, "django.contrib.auth.backends.ModelBackend")
 

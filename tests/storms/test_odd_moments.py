@@ -22,7 +22,7 @@ from django_quota.conf import get_settings
 from django_quota.exceptions import NotConnected, ProviderUnavailable, ReauthenticationRequired
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import endpoints
-from django_quota.tokens import leases, locking, revocation, storing
+from django_quota.tokens import leases, locking, revocation
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.tokens.reencryption import reencrypt
 from django_quota.tokens.single_flight import renewals
@@ -35,7 +35,7 @@ from tests.helpers.concurrency import (
     wait_until,
 )
 from tests.helpers.databases import every_query, needs_second_connection
-from tests.helpers.rows import expire, pair, token_reply
+from tests.helpers.rows import expire, pair, store_tokens, token_reply
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
 
@@ -159,7 +159,7 @@ def test_a_sign_in_whose_account_goes_gives_its_tokens_back(
     account = ProviderAccount.objects.get()
     get_user_model().objects.all().delete()
     with pytest.raises(NotConnected):
-        storing.store(account, token_reply("in"))
+        store_tokens(account, token_reply("in"))
     assert token_reply("in").refresh_token in queued()
 
 
@@ -175,7 +175,7 @@ def test_a_sign_in_whose_row_goes_gives_its_tokens_back(
 
     monkeypatch.setattr(locking, "locked", locked)
     with pytest.raises(NotConnected):
-        storing.store(ProviderAccount.objects.get(), token_reply("in"))
+        store_tokens(ProviderAccount.objects.get(), token_reply("in"))
     assert queued() == sorted(["quota_refresh_u0.0", str(token_reply("in").refresh_token)])
 
 
@@ -263,7 +263,7 @@ def test_a_late_reply_without_a_refresh_token(
         endpoints, "refresh", lambda token: replace(real(token), refresh_token=None)
     )
     account = ProviderAccount.objects.get()
-    at_the_answer(monkeypatch, lambda: storing.store(account, token_reply("in")))
+    at_the_answer(monkeypatch, lambda: store_tokens(account, token_reply("in")))
     assert get_access_token(user) == token_reply("in").access_token
     assert queued() == ["quota_refresh_u0.0"]
 
@@ -322,7 +322,7 @@ def test_a_superseded_token_is_queued_or_it_is_not_superseded(
 
     monkeypatch.setattr(revocation, "queue", broken)
     with pytest.raises(RuntimeError):
-        storing.store(ProviderAccount.objects.get(), token_reply("in"))
+        store_tokens(ProviderAccount.objects.get(), token_reply("in"))
     assert pair() == ("quota_token_u0.0", "quota_refresh_u0.0")
 
 

@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 
 from django_quota.exceptions import RefreshImpossibleHere
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
-from django_quota.tokens import access, locking, storing
+from django_quota.tokens import access, locking
 from django_quota.tokens.access import get_access_token
 from tests.helpers import programs
 from tests.helpers.concurrency import (
@@ -29,7 +29,7 @@ from tests.helpers.concurrency import (
     wait_until,
 )
 from tests.helpers.databases import needs_second_connection
-from tests.helpers.rows import expire, pair, token_reply
+from tests.helpers.rows import expire, pair, store_tokens, token_reply
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
 
@@ -196,7 +196,7 @@ class TestInTheCallersTransaction:
 
             with transaction.atomic(), connection.execute_wrapper(unlock_beside):
                 get_user_model().objects.update(first_name="Ada")
-                storing.store(account, token_reply("in"))
+                store_tokens(account, token_reply("in"))
 
         assert get_user_model().objects.get().first_name == "Ada"
         assert pair() == ("quota_token_in.0", "quota_refresh_in.0")
@@ -349,7 +349,7 @@ def test_fifty_sign_ins_during_a_renewal(quota: LightProvider) -> None:
             old = pair()[1]
             renewal = pool.submit(closes_connections(get_access_token), user)
             wait_until(lambda: quota.counts.sent)
-            storing.store(account, token_reply(f"in{n}"))
+            store_tokens(account, token_reply(f"in{n}"))
             quota.set(hang=False)
 
             assert renewal.result() == f"quota_token_in{n}.0"

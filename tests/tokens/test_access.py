@@ -47,7 +47,7 @@ from tests.helpers.concurrency import (
     run_async,
     wait_until,
 )
-from tests.helpers.rows import expire, pair
+from tests.helpers.rows import expire, pair, store_tokens
 from tests.sandbox_client import Person, Sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -660,7 +660,7 @@ class TestRaces:
                 expires_in=3600,
                 scope=None,
             )
-            storing.store(account, newer)
+            store_tokens(account, newer)
             raise ReauthenticationRequired("spent", provider_code="invalid_grant")
 
         monkeypatch.setattr(endpoints, "refresh", lost_race)
@@ -765,7 +765,7 @@ class TestDates:
 
     @pytest.mark.usefixtures("asked_a_minute_ago")
     def test_of_a_sign_in(self, user: Any) -> None:
-        storing.store(ProviderAccount.objects.get(), NEW_PAIR)
+        store_tokens(ProviderAccount.objects.get(), NEW_PAIR)
         assert self.dates_from_then()
 
 
@@ -790,7 +790,7 @@ class TestRevocation:
             pytest.skip("no other connection can write meanwhile")
         caller = transaction.atomic() if atomic else nullcontext()
         with pytest.raises(ProviderUnavailable, match="The token row stayed locked"), caller:
-            storing.store(ProviderAccount.objects.get(), locked_out)
+            store_tokens(ProviderAccount.objects.get(), locked_out)
 
         queued = [pending.token.reveal() for pending in PendingRevocation.objects.all()]
         assert queued == ["quota_refresh_new"]
@@ -807,7 +807,7 @@ class TestRevocation:
 
         monkeypatch.setattr(revocation, "queue", queue)
         with pytest.raises(ProviderUnavailable, match="The token row stayed locked"):
-            storing.store(ProviderAccount.objects.get(), locked_out)
+            store_tokens(ProviderAccount.objects.get(), locked_out)
 
         assert "could not be queued" in caplog.text
         assert "quota_refresh_" not in caplog.text
@@ -832,7 +832,7 @@ class TestRevocation:
             expires_in=60,
             scope=None,
         )
-        storing.store(ProviderAccount.objects.get(), same, asked="openid")
+        store_tokens(ProviderAccount.objects.get(), same, asked="openid")
         assert not PendingRevocation.objects.exists()
         assert row().scope == "openid"
 

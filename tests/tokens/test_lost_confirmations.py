@@ -31,12 +31,12 @@ from django_quota.exceptions import (
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.oidc import endpoints
 from django_quota.signals import wallet_disconnected
-from django_quota.tokens import access, bulk, endings, locking, single_flight, storing
+from django_quota.tokens import access, bulk, endings, locking, single_flight
 from django_quota.tokens.reencryption import reencrypt
 from django_quota.web import webhook_events
 from tests.helpers.concurrency import closes_connections, locked_elsewhere
 from tests.helpers.databases import losing_the_confirmation
-from tests.helpers.rows import expire, pair, token_reply
+from tests.helpers.rows import expire, pair, store_tokens, token_reply
 from tests.light_provider import LightProvider
 from tests.shown import listening
 from tests.storms.crew import make_users
@@ -93,7 +93,7 @@ class TestSignInDuringARenewal:
     def test_without_a_refresh_token_it_leaves_room_for_the_successor(
         self, user: Any, account: ProviderAccount, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        after_the_answer(monkeypatch, lambda: storing.store(account, without_refresh_token()))
+        after_the_answer(monkeypatch, lambda: store_tokens(account, without_refresh_token()))
 
         got = access.get_access_token(user)
 
@@ -108,7 +108,7 @@ class TestSignInDuringARenewal:
         seen: list[str] = []
 
         def work() -> None:
-            storing.store(account, without_refresh_token())
+            store_tokens(account, without_refresh_token())
             seen.append(QuotaToken.objects.get().lease_owner)
 
         after_the_answer(monkeypatch, work)
@@ -127,7 +127,7 @@ class TestSignInDuringARenewal:
         real = endpoints.refresh
 
         def refresh(token: str) -> endpoints.TokenReply:
-            storing.store(account, without_refresh_token())
+            store_tokens(account, without_refresh_token())
             return real(token)
 
         monkeypatch.setattr(endpoints, "refresh", refresh)
@@ -140,7 +140,7 @@ class TestSignInDuringARenewal:
     def test_with_a_refresh_token_it_wins_and_the_renewed_one_is_given_back(
         self, user: Any, account: ProviderAccount, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        after_the_answer(monkeypatch, lambda: storing.store(account, token_reply("again")))
+        after_the_answer(monkeypatch, lambda: store_tokens(account, token_reply("again")))
 
         assert access.get_access_token(user) == "quota_token_again.0"
         assert queued() == [SPENT, LIVE]
@@ -156,7 +156,7 @@ class TestLostConfirmation:
         self, user: Any, account: ProviderAccount
     ) -> None:
         with losing_the_confirmation(lambda: access.renew(account)):
-            storing.store(account, token_reply("again"))
+            store_tokens(account, token_reply("again"))
 
         assert pair() == ("quota_token_again.1", "quota_refresh_again.1")
         assert queued() == [SPENT]
@@ -165,7 +165,7 @@ class TestLostConfirmation:
         self, user: Any, account: ProviderAccount
     ) -> None:
         with losing_the_confirmation(lambda: access.renew(account)):
-            storing.store(account, without_refresh_token())
+            store_tokens(account, without_refresh_token())
 
         assert pair() == ("quota_token_u0.1", LIVE)
         assert queued() == []
@@ -175,14 +175,14 @@ class TestLostConfirmation:
             connecting.disconnect(user)
 
         with pytest.raises(NotConnected), losing_the_confirmation(disconnect):
-            storing.store(account, token_reply("again"))
+            store_tokens(account, token_reply("again"))
 
         assert not QuotaToken.objects.exists()
         assert set(queued()) == {SPENT, "quota_refresh_again.0"}
 
     def test_later_sign_in_is_not_overwritten(self, user: Any, account: ProviderAccount) -> None:
-        with losing_the_confirmation(lambda: storing.store(account, token_reply("later"))):
-            storing.store(account, token_reply("again"))
+        with losing_the_confirmation(lambda: store_tokens(account, token_reply("later"))):
+            store_tokens(account, token_reply("again"))
 
         assert pair()[1] == "quota_refresh_later.0"
         assert set(queued()) == {SPENT, "quota_refresh_again.0"}
@@ -202,7 +202,7 @@ class TestLostConfirmation:
             monkeypatch.setattr(locking, "locked", away)
 
         with pytest.raises(ProviderUnavailable), losing_the_confirmation(go):
-            storing.store(account, token_reply("again"))
+            store_tokens(account, token_reply("again"))
 
         assert pair()[1] == "quota_refresh_again.0"
         assert (queued(), revoked) == ([SPENT], [])
@@ -269,7 +269,7 @@ class TestLostConfirmation:
 
         def sign_in(seconds: float) -> None:
             monkeypatch.undo()
-            storing.store(account, token_reply("again"))
+            store_tokens(account, token_reply("again"))
 
         monkeypatch.setattr(QuotaToken, "delete", fail)
         with listening(wallet_disconnected) as heard:

@@ -20,11 +20,11 @@ from django.utils import timezone
 
 from django_quota.exceptions import ConfigurationError, TokenUnreadable
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
-from django_quota.tokens import access, reencryption, storing
+from django_quota.tokens import access, reencryption
 from django_quota.tokens.reencryption import KeyReport, reencrypt, sample, unreadable_columns
 from tests.helpers import programs
 from tests.helpers.concurrency import begin_together, locked_elsewhere
-from tests.helpers.rows import SECRETS, spoil, token_reply
+from tests.helpers.rows import SECRETS, spoil, store_tokens, token_reply
 from tests.shown import shown
 
 OLD, NEW, OTHER = (base64.urlsafe_b64encode(bytes([n + 65]) * 32).decode() for n in range(3))
@@ -246,7 +246,7 @@ class TestBesideOthers:
     def test_a_live_renewal_is_not_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make(3)
         account = ProviderAccount.objects.get(external_id="u1")
-        before_the_swap(monkeypatch, lambda: storing.store(account, token_reply("live")))
+        before_the_swap(monkeypatch, lambda: store_tokens(account, token_reply("live")))
 
         report = reencrypt()
 
@@ -264,7 +264,7 @@ class TestBesideOthers:
 
         def older() -> None:
             with override_settings(FIELD_ENCRYPTION_KEY=OLD):
-                storing.store(account, token_reply("older"))
+                store_tokens(account, token_reply("older"))
 
         before_the_swap(monkeypatch, older)
 
@@ -280,7 +280,7 @@ class TestBesideOthers:
 
         def older() -> None:
             with override_settings(FIELD_ENCRYPTION_KEY=OLD):
-                storing.store(account, token_reply("older"))
+                store_tokens(account, token_reply("older"))
 
         before_the_swap(monkeypatch, older, times=100)
 

@@ -28,7 +28,15 @@ from tests.helpers.databases import (
     needs_second_connection,
     statements,
 )
-from tests.helpers.rows import HUSH, make_account, make_token, make_user, pair, token_reply
+from tests.helpers.rows import (
+    HUSH,
+    make_account,
+    make_token,
+    make_user,
+    pair,
+    store_tokens,
+    token_reply,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,7 +69,7 @@ def test_row_read_with_the_account_is_written_in_one_statement() -> None:
     make_token()
     account = account_read()
     with statements() as seen:
-        storing.store(account, token_reply("again"), asked="openid")
+        store_tokens(account, token_reply("again"), asked="openid")
     (written,) = of_tokens(seen)
     assert written.startswith("UPDATE")
     assert (pair(), queued()) == (AGAIN, [OLD])
@@ -71,7 +79,7 @@ def test_row_read_with_the_account_is_written_in_one_statement() -> None:
 def test_new_account_gets_its_row_in_one_statement() -> None:
     account = new_account()
     with statements() as seen:
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     (written,) = of_tokens(seen)
     assert written.startswith("INSERT")
     assert (pair(), queued()) == (AGAIN, [])
@@ -80,7 +88,7 @@ def test_new_account_gets_its_row_in_one_statement() -> None:
 def test_account_shows_the_stored_tokens_afterwards() -> None:
     make_token()
     account = account_read()
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
     assert account.token.access_token.reveal() == AGAIN[0]
 
 
@@ -91,7 +99,7 @@ def test_renewal_since_the_row_was_read_is_superseded_and_its_token_revoked() ->
         assert row is not None
         storing.write(row, token_reply("renewed"), 0)
 
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
 
     assert (pair(), queued()) == (AGAIN, ["quota_refresh_renewed.0"])
     assert QuotaToken.objects.get().version == 2
@@ -101,7 +109,7 @@ def test_mark_to_sign_in_since_the_row_was_read_ends() -> None:
     seen = make_token()
     account = account_read()
     endings.require_sign_in(QuotaToken.objects.with_identity().get(pk=seen.pk), "admin")
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
     assert not QuotaToken.objects.get().needs_sign_in
     assert pair() == AGAIN
 
@@ -110,7 +118,7 @@ def test_status_is_written_also_where_it_looked_right() -> None:
     make_token()
     account = account_read()
     QuotaToken.objects.update(status=QuotaToken.Status.REAUTHENTICATION_REQUIRED, last_failure="x")
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
     row = QuotaToken.objects.get()
     assert (row.needs_sign_in, row.last_failure) == (False, "")
 
@@ -120,7 +128,7 @@ def test_row_deleted_since_it_was_read_is_created_again() -> None:
     make_token()
     account = account_read()
     QuotaToken.objects.get().delete()
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
     assert (pair(), queued()) == (AGAIN, [OLD])
 
 
@@ -129,7 +137,7 @@ def test_account_deleted_since_it_was_read_is_not_connected() -> None:
     account = account_read()
     ProviderAccount.objects.all().delete()
     with pytest.raises(NotConnected):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert not QuotaToken.objects.exists()
     assert set(queued()) == {OLD, AGAIN[1]}
 
@@ -138,7 +146,7 @@ def test_new_account_deleted_at_once_is_not_connected() -> None:
     account = new_account()
     ProviderAccount.objects.all().delete()
     with pytest.raises(NotConnected):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert queued() == [AGAIN[1]]
 
 
@@ -147,7 +155,7 @@ def test_account_of_another_user_since_it_was_read_is_not_connected() -> None:
     account = account_read()
     ProviderAccount.objects.update(user=make_user("eve"))
     with pytest.raises(NotConnected):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert pair()[1] == OLD
     assert queued() == [AGAIN[1]]
 
@@ -156,22 +164,22 @@ def test_new_account_given_to_another_user_at_once_is_not_connected() -> None:
     account = new_account()
     ProviderAccount.objects.update(user=make_user("eve"))
     with pytest.raises(NotConnected):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert not QuotaToken.objects.exists()
     assert queued() == [AGAIN[1]]
 
 
 def test_row_that_another_sign_in_has_created_meanwhile_is_superseded() -> None:
     account = new_account()
-    storing.store(ProviderAccount.objects.get(), token_reply("other"))
-    storing.store(account, token_reply("again"))
+    store_tokens(ProviderAccount.objects.get(), token_reply("other"))
+    store_tokens(account, token_reply("again"))
     assert (pair(), queued()) == (AGAIN, ["quota_refresh_other.0"])
 
 
 def test_lost_confirmation_of_the_first_row_is_no_second_one() -> None:
     account = new_account()
     with losing_the_confirmation():
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert (pair(), queued()) == (AGAIN, [])
     assert QuotaToken.objects.get().version == 1
 
@@ -182,7 +190,7 @@ def test_lost_confirmation_of_the_first_row_does_not_undo_a_disconnect() -> None
         pytest.raises(NotConnected),
         losing_the_confirmation(lambda: connecting.disconnect(account.user)),
     ):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert not QuotaToken.objects.exists()
     assert set(queued()) == {AGAIN[1]}
 
@@ -196,7 +204,7 @@ def test_reencryption_since_the_row_was_read_is_kept(settings: Settings) -> None
     reencrypt()
     settings.FIELD_ENCRYPTION_KEY = [key]
 
-    storing.store(account, replace(token_reply("again"), refresh_token=None))
+    store_tokens(account, replace(token_reply("again"), refresh_token=None))
 
     assert pair() == (AGAIN[0], OLD)
     assert QuotaToken.objects.get().id_token.reveal() == HUSH["id_token"]
@@ -206,7 +214,7 @@ def test_first_row_whose_commit_failed_is_created_again() -> None:
     """As by a serialization failure: nothing was stored, and nobody has disconnected."""
     account = new_account()
     with failing_commit():
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert (pair(), queued()) == (AGAIN, [])
 
 
@@ -220,7 +228,7 @@ def test_token_reencrypted_since_the_row_was_read_is_queued_with_the_new_key(
     settings.FIELD_ENCRYPTION_KEY = [key, django_settings.FIELD_ENCRYPTION_KEY]
     reencrypt()
 
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
 
     settings.FIELD_ENCRYPTION_KEY = [key]
     assert (pair(), queued()) == (AGAIN, [OLD])
@@ -231,9 +239,9 @@ def test_lease_of_a_renewal_stays_without_a_refresh_token() -> None:
     account = account_read()
     until = timezone.now() + timedelta(seconds=20)
     QuotaToken.objects.update(lease_owner="other", lease_until=until)
-    storing.store(account, replace(token_reply("again"), refresh_token=None))
+    store_tokens(account, replace(token_reply("again"), refresh_token=None))
     assert QuotaToken.objects.get().lease_owner == "other"
-    storing.store(account_read(), token_reply("again"))
+    store_tokens(account_read(), token_reply("again"))
     assert QuotaToken.objects.get().lease_owner == ""
 
 
@@ -246,7 +254,7 @@ def test_disconnect_beside_the_first_tokens_of_a_sign_in_can_be_repeated() -> No
     def sign_in(**kwargs: Any) -> None:
         pre_delete.disconnect(sign_in, sender=ProviderAccount)
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(closes_connections(storing.store), account, token_reply("again")).result(30)
+            pool.submit(closes_connections(store_tokens), account, token_reply("again")).result(30)
 
     user.set_password("so that the link is deleted, too")
     pre_delete.connect(sign_in, sender=ProviderAccount)
@@ -270,7 +278,7 @@ def test_row_that_stays_locked_is_waited_for_in_the_database_and_given_up(
     account = account_read()
     monkeypatch.setattr(locking, "LOCK_WAIT", 0.1)
     with locked_elsewhere(seen.pk), pytest.raises(ProviderUnavailable, match="stayed locked"):
-        storing.store(account, token_reply("again"))
+        store_tokens(account, token_reply("again"))
     assert pair()[1] == OLD
     assert queued() == [AGAIN[1]]
 
@@ -285,11 +293,11 @@ def test_limit_of_the_wait_ends_with_the_transaction() -> None:
             return cursor.fetchone()
 
     before = limit()
-    storing.store(account_read(), token_reply("again"))
+    store_tokens(account_read(), token_reply("again"))
     assert limit() == before
 
 
 def test_account_read_without_its_row_is_stored_under_the_lock() -> None:
     account = make_account()
-    storing.store(account, token_reply("again"))
+    store_tokens(account, token_reply("again"))
     assert pair() == AGAIN

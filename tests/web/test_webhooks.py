@@ -25,7 +25,7 @@ from django_quota import accounts, connecting, signals
 from django_quota.exceptions import ReauthenticationRequired
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken, WebhookEvent
 from django_quota.oidc import endpoints
-from django_quota.tokens import revocation, storing
+from django_quota.tokens import revocation
 from django_quota.tokens.revocation import prune
 from django_quota.wallet import purchases
 from django_quota.wallet.balances import Balance, begin_request, keep_balance, kept_balance
@@ -34,7 +34,7 @@ from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import begin_together, closes_connections
 from tests.helpers.databases import read_only_database
 from tests.helpers.error_answers import mailed
-from tests.helpers.rows import token_reply
+from tests.helpers.rows import store_tokens, token_reply
 from tests.sandbox_client import Person
 from tests.shown import listening
 
@@ -497,7 +497,7 @@ class TestWhatItDoes:
         real = connecting.wipe_tokens
 
         def late(user: Any, *, grant: int) -> None:
-            storing.store(ProviderAccount.objects.get(), token_reply("ada2"))
+            store_tokens(ProviderAccount.objects.get(), token_reply("ada2"))
             real(user, grant=grant)
 
         monkeypatch.setattr(connecting, "wipe_tokens", late)

@@ -32,11 +32,12 @@ from django.urls import include, path
 from django_quota.decorators import quota_required
 from django_quota.models import ProviderAccount
 from django_quota.oidc.endpoints import TokenReply
-from django_quota.tokens import access, storing
+from django_quota.tokens import access
 from django_quota.tokens.payer import aget_payer, get_payer
 from django_quota.wallet.usage import record_usage
 from tests.helpers.concurrency import run_async
 from tests.helpers.replies import reply
+from tests.helpers.rows import store_tokens
 
 START: dict[str, Any] = {
     "hijack": lambda user: ("/act/acquire/", {"user_pk": user.pk}),
@@ -92,7 +93,7 @@ def give_wallet(user: Any) -> None:
         expires_in=3600,
         scope="credits.read credits.spend",
     )
-    storing.store(account, said)
+    store_tokens(account, said)
 
 
 def verdict(answer: Any) -> str:

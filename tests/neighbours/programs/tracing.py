@@ -51,10 +51,10 @@ from django.test.utils import override_settings
 from django_quota import signals, streaming
 from django_quota.models import ProviderAccount, UsageRecord
 from django_quota.oidc.endpoints import TokenReply
-from django_quota.tokens import storing
 from django_quota.wallet.balances import kept_balance
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
+from tests.helpers.rows import store_tokens
 from tests.helpers.streams import QUOTA, AsgiRequest, events, next_event, whole_answer
 from tests.shown import listening
 from tests.tiny_server import TinyServer
@@ -70,7 +70,7 @@ def user_with_wallet() -> Any:
         expires_in=3600,
         scope="credits.read credits.spend",
     )
-    storing.store(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
+    store_tokens(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
     return user
 
 
