@@ -20,6 +20,6 @@ urlpatterns = [
     path("status", wallet.status, name="status"),
     path("balance", wallet.balance, name="balance"),
     path("packages", checkout.packages, name="packages"),
-    path("checkout", checkout.checkout, name="checkout"),
+    path("checkout", checkout.CheckoutView.as_view(), name="checkout"),
     path("webhook", webhooks.webhook, name="webhook"),
 ]

@@ -21,7 +21,6 @@ from django_quota.oidc.time_limit import within
 from django_quota.oidc.wallet_api import Package
 from django_quota.tokens import access
 from django_quota.tokens.lookup import token_row
-from django_quota.tokens.payer import require_payer
 from django_quota.tokens.places import at_place_of_caller
 from django_quota.tokens.wallet_name import wallet_of
 
@@ -69,7 +68,7 @@ aget_balance = at_place_of_caller(get_balance)
 
 def _fetch_balance(user: Any) -> Balance:
     version, asked_at = begin_request(user), time.monotonic()
-    reply = _with_token(user, wallet_api.fetch_balance)
+    reply = _with_token(user, wallet_api.fetch_balance, access.access_token_also_while_acting)
     balance = Balance(credits=reply.credits)
     keep_balance(version, balance, age=time.monotonic() - asked_at)
     return balance
@@ -168,12 +167,12 @@ def create_checkout(user: Any, package_id: str, *, success_url: str, cancel_url:
     of which nothing is charged before the person pays on its page. Raises InsufficientScope,
     RequestRefused, and what `get_access_token` raises. quota-protocol section 12.
     """
-    require_payer(user)
     return _with_token(
         user,
         lambda token: wallet_api.create_checkout(
             token, package_id=package_id, success_url=success_url, cancel_url=cancel_url
         ),
+        access.get_access_token,
     )
 
 
@@ -181,16 +180,16 @@ def create_checkout(user: Any, package_id: str, *, success_url: str, cancel_url:
 acreate_checkout = at_place_of_caller(create_checkout)
 
 
-def _with_token(user: Any, ask: Callable[[str], T]) -> T:
+def _with_token(user: Any, ask: Callable[[str], T], get_token: Callable[..., str]) -> T:
     """Call `ask` with the user's token. If Quota answers 401, renew the token and call it again."""
-    token = access.access_token_also_while_acting(user)
+    token = get_token(user)
     try:
         return ask(token)
     except RequestRefused as error:
         if error.status != 401:
             raise
     try:
-        return ask(access.access_token_also_while_acting(user, rejected=token))
+        return ask(get_token(user, rejected=token))
     except RequestRefused as error:
         if error.status != 401:
             raise

@@ -7,8 +7,10 @@ from urllib.parse import urljoin
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET
+from django.views.generic import View
 
 from django_quota import money
 from django_quota.conf import get_settings
@@ -89,41 +91,62 @@ def _package_json(package: Package) -> dict[str, Any]:
     }
 
 
-@require_http_methods(["GET", "POST"])
-@wallet_view
-def checkout(request: HttpRequest) -> HttpResponseBase:
-    """POST checkout (package_id, next): redirect to the payment page; a fetch() gets its URL.
+@method_decorator(wallet_view, name="dispatch")
+class CheckoutView(View):
+    """The way to the payment page, and back."""
 
-    The payment page leads back to GET checkout. If the app has no checkout, or the token may not
-    use it, the answer links to Quota's own page.
-    """
-    if request.method == "GET":
-        return _return_from_payment(request)
+    http_method_names = ["get", "post"]
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        """POST checkout (package_id, next): redirect to the payment page; a fetch() gets its URL.
+
+        The payment page leads back to GET checkout. If the app has no checkout, or the token may
+        not use it, the answer links to Quota's own page.
+        """
+        package_id = form_value(request, "package_id")
+        next_url = safe_next(request, form_value(request, "next"))
+        try:
+            payment_page = _payment_page(request, package_id, next_url)
+        except (RequestRefused, InsufficientScope) as error:
+            return _refused_checkout(request, error, next_url)
+        if expects_redirect(request):
+            return redirect_browser(request, payment_page)
+        return JsonResponse({"checkout_url": payment_page})
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        """GET checkout (next): read the balance from Quota. Until it has risen, show a page that
+        waits and looks again, because the payment may still be on its way to Quota."""
+        next_url = safe_next(request, query_value(request, "next"))
+        user = user_of(request)
+        balances.forget_balance(user)
+        purchase = request.session.get(SESSION_KEY, {})
+        if (
+            purchase.get("wallet") != wallet_of(user)
+            or purchase["looks"] >= MAX_POLLS
+            or _has_risen(purchase, purchases.balance_for_page(user).balance)
+        ):
+            _note_purchase(request, None)
+            return HttpResponseRedirect(next_url or user_home_url())
+        # The payment page is done with, so another click starts another purchase.
+        looks = purchase["looks"] + 1
+        _note_purchase(request, {**purchase, "looks": looks, "payment_page": None})
+        again_url = url_with("django_quota:checkout", next=next_url)
+        context = {"again_url": again_url, "next": next_url, "home_url": user_home_url()}
+        response = render(request, "django_quota/paid.html", context)
+        response["Refresh"] = f"{POLL_SECONDS};url={again_url}"
+        return response
+
+
+def _payment_page(request: HttpRequest, package_id: str, next_url: str) -> str:
+    """Start a purchase, note it in the session, and return the URL of its payment page. For a
+    double click, return that of the click before."""
     user = get_payer(request)
-    package_id = form_value(request, "package_id")
-    next_url = safe_next(request, form_value(request, "next"))
-    try:
-        payment_page = _repeated(request, user, package_id) or _start_purchase(
-            request, user, package_id, next_url
-        )
-    except (RequestRefused, InsufficientScope) as error:
-        return _refused_checkout(request, error, next_url)
-    if expects_redirect(request):
-        return redirect_browser(request, payment_page)
-    return JsonResponse({"checkout_url": payment_page})
-
-
-def _repeated(request: HttpRequest, user: Any, package_id: str) -> str | None:
-    """The payment page of the click before, if this is a double click; else None."""
-    purchase = _current_purchase(request, user)
-    if purchase.get("package") != package_id:
-        return None
-    is_double_click = is_recent(time.time() - purchase["started_at"], REPEAT_SECONDS)
-    return purchase["payment_page"] if is_double_click else None
-
-
-def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: str) -> str:
-    """Start a purchase, note it in the session, and return the URL of its payment page."""
+    wallet = wallet_of(user)
+    before = request.session.get(SESSION_KEY, {})
+    is_same = (before.get("wallet"), before.get("package")) == (wallet, package_id)
+    is_double_click = is_same and is_recent(time.time() - before["started_at"], REPEAT_SECONDS)
+    if is_double_click and before["payment_page"] is not None:
+        return str(before["payment_page"])
     # Absolute URLs have the site's own host name if QUOTA_REDIRECT_URI fixes it.
     site = get_settings().redirect_uri or request.build_absolute_uri()
     balance = purchases.balance_for_page(user).balance
@@ -134,7 +157,7 @@ def _start_purchase(request: HttpRequest, user: Any, package_id: str, next_url: 
         cancel_url=urljoin(site, url_with("django_quota:packages", next=next_url)),
     )
     purchase = {
-        "wallet": wallet_of(user),
+        "wallet": wallet,
         "package": package_id,
         "payment_page": payment_page if len(payment_page) <= MAX_URL_LENGTH else None,
         "started_at": time.time(),
@@ -159,12 +182,6 @@ def _note_purchase(request: HttpRequest, purchase: dict[str, Any] | None) -> Non
         request.session[SESSION_KEY] = purchase
 
 
-def _current_purchase(request: HttpRequest, user: Any) -> dict[str, Any]:
-    """The purchase that this browser started last; {} if it was for another wallet."""
-    purchase = request.session.get(SESSION_KEY, {})
-    return purchase if purchase.get("wallet") == wallet_of(user) else {}
-
-
 def _refused_checkout(
     request: HttpRequest, error: RequestRefused | InsufficientScope, next_url: str
 ) -> HttpResponseBase:
@@ -181,29 +198,8 @@ def _refused_checkout(
     raise error
 
 
-def _return_from_payment(request: HttpRequest) -> HttpResponseBase:
-    """Read the balance from Quota. Until it has risen, show a page that waits and looks again,
-    because the payment may still be on its way to Quota."""
-    user = user_of(request)
-    next_url = safe_next(request, query_value(request, "next"))
-    balances.forget_balance(user)
-    purchase = _current_purchase(request, user)
-    if not purchase or purchase["looks"] >= MAX_POLLS or _has_risen(user, purchase):
-        _note_purchase(request, None)
-        return HttpResponseRedirect(next_url or user_home_url())
-    # The payment page is done with, so another click starts another purchase.
-    looks = purchase["looks"] + 1
-    _note_purchase(request, {**purchase, "looks": looks, "payment_page": None})
-    again_url = url_with("django_quota:checkout", next=next_url)
-    context = {"again_url": again_url, "next": next_url, "home_url": user_home_url()}
-    response = render(request, "django_quota/paid.html", context)
-    response["Refresh"] = f"{POLL_SECONDS};url={again_url}"
-    return response
-
-
-def _has_risen(user: Any, purchase: dict[str, Any]) -> bool:
+def _has_risen(purchase: dict[str, Any], balance: balances.Balance | None) -> bool:
     """True if the balance has risen, or if that cannot be known, as waiting would not help."""
-    balance = purchases.balance_for_page(user).balance
     if balance is None or "balance_before" not in purchase:
         return True
     before = purchase["balance_before"]

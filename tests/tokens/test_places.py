@@ -244,7 +244,7 @@ class TestCache:
     def test_payment_page_of_one_tenants_user_is_not_given_to_anothers(
         self, router: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "_with_token", lambda user, ask: f"page of {user.username}")
+        monkeypatch.setattr(purchases, "_with_token", lambda user, *how: f"page of {user.username}")
         for name in TENANTS:
             router.set(name)
             page = purchases.create_checkout(user_of(name), "p", success_url="", cancel_url="")
