@@ -6,6 +6,7 @@ waits in memory for a limited time, and so does a token that is to be revoked.
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -116,10 +117,9 @@ class Outbox:
             thread.join(timeout)
 
     def _work_off(self, items: list[_Waiting], ending: threading.Event) -> None:
-        pause = PAUSE[0]
-        while True:
-            is_last = ending.wait(pause)
-            pause = min(pause * 2, PAUSE[1])
+        ending.wait(PAUSE[0])
+        for _attempt in locking.pauses(math.inf, PAUSE, ending.wait):
+            is_last = ending.is_set()
             for item in list(items):
                 if self._is_done(item, is_last):
                     with self._lock, suppress(ValueError):  # `_forget` has removed it

@@ -38,16 +38,24 @@ class RowLocked(ProviderUnavailable):
         )
 
 
-def pauses(seconds: float) -> Iterator[None]:
-    """Yield once, and again after growing pauses, until `seconds` are over."""
+def pauses(
+    seconds: float,
+    lengths: tuple[float, float] | None = None,
+    sleep: Callable[[float], object] | None = None,
+) -> Iterator[None]:
+    """Yield once, and again after pauses, until `seconds` are over.
+
+    The pauses grow from the first of `lengths` to the second, by default those of PAUSE. `sleep`
+    makes a pause, by default `time.sleep`.
+    """
     give_up = time.monotonic() + seconds
-    pause = PAUSE[0]
+    pause, longest = lengths or PAUSE
     while True:
         yield
         if time.monotonic() > give_up:
             return
-        time.sleep(pause)
-        pause = min(pause * 2, PAUSE[1])
+        (sleep or time.sleep)(pause)
+        pause = min(pause * 2, longest)
 
 
 def retry(work: Callable[[], T], patience: float, *, alias: str, any_error: bool = False) -> T:
