@@ -29,25 +29,21 @@ def wipe(seen: QuotaToken, *, if_still: Callable[[QuotaToken], bool] | None = No
     Returns False if the row is gone, or if `if_still` returns False for it under the lock. Raises
     ProviderUnavailable if the row stays locked.
     """
-    wiping = _Wiping(seen, if_still)
-    locking.under_lock(wiping.attempt, wiping.alias)
-    return wiping.found
+    decided: list[bool] = []
+    locking.under_lock(partial(_wipe, seen, if_still, decided), locking.database(seen))
+    return decided[-1:] == [True]
 
 
-class _Wiping:
-    def __init__(self, seen: QuotaToken, if_still: Callable[[QuotaToken], bool] | None) -> None:
-        self.alias, self.found = locking.database(seen), False
-        self._seen, self._if_still = seen, if_still
-
-    def attempt(self) -> None:
-        with locking.locked(self._seen) as row:
-            if row is None:
-                # A first attempt may have deleted the row and lost the confirmation of the commit.
-                # So `found` keeps the value of that attempt.
-                return
-            self.found = self._if_still is None or self._if_still(row)
-            if self.found:
-                row.delete(using=self.alias)
+def _wipe(
+    seen: QuotaToken, if_still: Callable[[QuotaToken], bool] | None, decided: list[bool]
+) -> None:
+    with locking.locked(seen) as row:
+        # A first attempt may have deleted the row and lost the confirmation of the commit. Then
+        # there is no row, and what that attempt has decided counts.
+        if row is not None:
+            decided.append(if_still is None or if_still(row))
+            if decided[-1]:
+                row.delete(using=locking.database(seen))
 
 
 def wipe_all(rows: Iterable[QuotaToken], alias: str, *, also: Callable[[], object]) -> None:
