@@ -72,26 +72,9 @@ class ErrorDetails:
 
 
 def error_response(request: HttpRequest, error: QuotaError) -> HttpResponseBase:
-    """Return the response to a request that raised `error`.
+    """Return the response to a request that raised `error`; docs/errors.rst has a table.
 
-    =========================  ===============================  =================================
-    Error                      A page, or htmx                  fetch()
-    =========================  ===============================  =================================
-    NotConnected,              sign in (connect, for a user     401, `login_url`
-    ReauthenticationRequired   without an account), then come
-                               back; the error page right after
-                               a sign-in that has not helped
-    InsufficientCredits        buy credits, then come back      402, `topup_url`
-    InsufficientScope          sign in and allow it, then come  403, `login_url`
-                               back; the error page if that
-                               would not help
-    ImpersonationRefused       the error page                   403
-    RateLimited                the error page                   429, Retry-After if known
-    ProviderUnavailable, ...   the error page                   503
-    any other                  the error page                   502
-    =========================  ===============================  =================================
-
-    All but the first five kinds are logged, with a reference that the response contains, too.
+    An error that the person cannot fix is logged, with a reference that the response contains, too.
     """
     details = error_details(request, error)
     response: HttpResponse
