@@ -1,7 +1,7 @@
-"""The time limit for all requests to Quota of a block of code together.
+"""A time limit for a block of code: all of its requests to Quota together must end in time.
 
-It belongs to the thread or task that sets it, so no function has to take it as an argument. Work
-for another thread (`tokens.single_flight`) begins without a limit.
+The limit belongs to the thread or task, so functions do not pass it on as an argument. Work in
+another thread (`tokens.single_flight`) does not inherit it.
 """
 
 import math
@@ -16,7 +16,7 @@ _end: ContextVar[float] = ContextVar("django_quota_time_limit", default=math.inf
 
 @contextmanager
 def within(seconds: float) -> Iterator[float]:
-    """Limit the block to `seconds`, and yield the seconds left. An outer limit may end earlier."""
+    """Limit the block to `seconds`, or to the rest of an outer limit. Yields the seconds left."""
     now = time.monotonic()
     end = min(now + seconds, _end.get())
     reset = _end.set(end)

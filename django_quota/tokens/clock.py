@@ -85,7 +85,8 @@ class Clock:
 def is_recent(age: Span, within: Span, *, ahead: Span | None = None) -> bool:
     """Return True if `age`, the time since something happened, is below `within`.
 
-    A negative age is not recent: a clock was set back since, and the age may stay negative for
-    hours. `ahead` is how far another host's clock may be ahead of ours, by default not at all.
+    A negative age is not recent: the clock was set back since then, and the age may stay negative
+    for hours. `ahead` is how far the clock of another host may be ahead of this one, by default
+    not at all.
     """
     return -(age * 0 if ahead is None else ahead) <= age < within

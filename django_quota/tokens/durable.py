@@ -35,7 +35,7 @@ PAUSE = (0.5, 10.0)
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
-    """Call `work` in a thread with its own connections, and return its result.
+    """Call `work` in another thread, with its own connections, and return its result.
 
     Raises what `work` raises, and RuntimeError if no thread can be started.
     """
@@ -51,8 +51,8 @@ def start_in_thread(work: Callable[[], T]) -> "Future[T]":
 
 
 def with_lock_timeout(work: Callable[[], T], alias: str) -> T:
-    """Call `work` in a transaction that waits only seconds for a lock, as the caller itself may
-    hold it."""
+    """Call `work` in a transaction that waits at most `locking.LOCK_WAIT` seconds for a lock, which
+    the caller itself may hold."""
     with locking.write_transaction(alias):
         return work()
 

@@ -160,9 +160,10 @@ def _affects_all_tokens(error: QuotaError) -> bool:
 
 
 def _waiting(limit: int | None) -> Iterator[PendingRevocation]:
-    """Yield the queue, those with the fewest attempts first, without what is revoked meanwhile.
+    """Yield the tokens in the queue, those with the fewest attempts first.
 
-    The keys are read at once, because a failure changes the order, and a key would come twice.
+    It leaves out tokens that another process revokes meanwhile. The keys are read first, because a
+    failure changes the order, and a token would come twice.
     """
     rows = PendingRevocation.objects.order_by("attempts", "pk")
     for pk in list(rows.values_list("pk", flat=True)[:limit]):

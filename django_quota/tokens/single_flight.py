@@ -136,15 +136,18 @@ def _done(work: Callable[[], T]) -> "Future[T]":
 
 
 def for_other_thread(work: Callable[[], T]) -> Callable[[], T]:
-    """Return `work` for another thread: on connections of its own, without a time limit, and in
-    the context of this thread, as a database router may read the tenant from it."""
+    """Return a function that calls `work` in another thread.
+
+    It uses its own connections and has no time limit. It runs in the context of this thread,
+    because a database router may read the tenant from there.
+    """
     return partial(copy_context().run, _on_own_connections, work)
 
 
 def _on_own_connections(work: Callable[[], T]) -> T:
-    """Call `work` on connections outside of the project's pool, and close them after it.
+    """Call `work` on connections outside of the project's pool, and close them afterwards.
 
-    Callers that wait for the work may hold every place of the pool.
+    The callers that wait for the work may hold every connection of the pool.
     """
     try:
         for alias in connections:

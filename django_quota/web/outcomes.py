@@ -116,7 +116,7 @@ def _recent_dict(session: SessionBase, key: str) -> dict[str, Any]:
     at = stored.get("at")
     if not isinstance(at, float):
         return {}
-    # Another server may have noted it, and its clock may be ahead.
+    # Another server may have written it, and its clock may be ahead.
     return stored if is_recent(time.time() - at, RECENT_SECONDS, ahead=RECENT_SECONDS) else {}
 
 

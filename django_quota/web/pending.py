@@ -55,7 +55,8 @@ class PendingSignIn:
     @property
     def is_expired(self) -> bool:
         """True if the person has taken longer than LIFETIME to come back."""
-        age = time.time() - self.started_at  # another server may have noted the start
+        age = time.time() - self.started_at
+        # The sign-in may have started on another server, whose clock is a little ahead.
         return not is_recent(age, LIFETIME, ahead=get_settings().clock_skew)
 
     @property
