@@ -32,10 +32,9 @@ def store(account: ProviderAccount, issued: Issued, *, asked: str) -> None:
     Raises ProviderUnavailable if the row stays locked, NotConnected if the account is gone.
     """
     alias = router.db_for_write(QuotaToken, instance=account)
-    sign_in = _SignIn(alias, issued.reply, asked)
-    seen = _token_of(account, alias)
+    sign_in = _SignIn(account, alias, issued.reply, asked)
     try:
-        kept = locking.under_lock(lambda: sign_in.store(account, seen), alias)
+        kept = locking.under_lock(sign_in.store, alias)
     except IntegrityError:  # the account is gone
         raise disconnected() from None
     except locking.RowLocked:
@@ -57,10 +56,10 @@ def _token_of(account: ProviderAccount, alias: str) -> QuotaToken | None:
     field: Any = ProviderAccount._meta.get_field("token")
     if not field.is_cached(account) or account._state.db != alias:
         return None
-    row: QuotaToken | None = field.get_cached_value(account)
-    # `save` changes it, and the account must not show tokens that may not be stored.
+    row = field.get_cached_value(account) or QuotaToken(account_id=account.pk)
+    # The row is changed, and the account must not show tokens that may not be stored.
     field.delete_cached_value(account)
-    return QuotaToken(account_id=account.pk) if row is None else row
+    return _with_identity(row, account)
 
 
 def _row_of(account: ProviderAccount, alias: str, *, create: bool = True) -> QuotaToken:
@@ -72,38 +71,43 @@ def _row_of(account: ProviderAccount, alias: str, *, create: bool = True) -> Quo
         known = found
     else:
         raise disconnected()
-    known.account_user = account.user_id
-    known.account_external_id = account.external_id
-    return known
+    return _with_identity(known, account)
+
+
+def _with_identity(row: QuotaToken, account: ProviderAccount) -> QuotaToken:
+    """Return `row` with what `QuotaToken.identity` needs of its account."""
+    row.account_user, row.account_external_id = account.user_id, account.external_id
+    return row
 
 
 class _SignIn:
     """The tokens of one sign-in, and the state of the attempts to save them."""
 
-    def __init__(self, alias: str, reply: TokenReply, asked: str) -> None:
-        self._alias, self._reply, self._asked = alias, reply, asked
+    def __init__(self, account: ProviderAccount, alias: str, reply: TokenReply, asked: str) -> None:
+        self._account, self._alias = account, alias
+        self._reply, self._asked = reply, asked
         self._began = time.monotonic()
         self._grant = secrets.randbits(GRANT_BITS)
         #: Grant and version of the row before the first attempt that may have committed.
         self.tried: tuple[int, int] | None = None
-        self._has_tried_seen = False
+        #: The row that was loaded with the account, until the first attempt.
+        self._seen = _token_of(account, alias)
         #: The refresh token of the row that the first attempt has created, if it did.
         self._created: Sealed | None = None
         self._known: QuotaToken | None = None
 
-    def store(self, account: ProviderAccount, seen: QuotaToken | None) -> bool:
-        """Save the tokens: over the row `seen` in one statement, else under its lock.
+    def store(self) -> bool:
+        """Save the tokens: over the row as it was loaded in one statement, else under its lock.
 
         Returns False if a later sign-in was saved between two attempts.
         """
-        if seen is not None and not self._has_tried_seen:
-            self._has_tried_seen = True
-            if self._save_over(seen, account):
-                return True
+        seen, self._seen = self._seen, None
+        if seen is not None and self._save_over(seen):
+            return True
         if self._known is None:
             # Create the row without a secret, so that a second attempt knows which row it was. If
             # that is gone, the user has disconnected, which must not be undone.
-            self._known = _row_of(account, self._alias, create=self._may_create())
+            self._known = _row_of(self._account, self._alias, create=self._may_create())
         return self.save(self._known)
 
     def _may_create(self) -> bool:
@@ -117,9 +121,8 @@ class _SignIn:
         queue = PendingRevocation.objects.using(self._alias)
         return not queue.filter(token=self._created).exists()
 
-    def _save_over(self, seen: QuotaToken, account: ProviderAccount) -> bool:
+    def _save_over(self, seen: QuotaToken) -> bool:
         """Save the tokens if the row is as it was `seen`. Returns False if it is not."""
-        seen.account_user, seen.account_external_id = account.user_id, account.external_id
         try:
             with locking.write_transaction(self._alias) as seen.clock:
                 return self._write(seen)

@@ -165,7 +165,8 @@ class Driver:
 
     def _exchange_code(self, number: int, before: State, after: State) -> None:
         access, refresh = (str(token) for token in after.actors[number][1:3])
-        self._sign_ins[number] = storing._SignIn("default", reply(access, refresh), "openid")
+        tokens = reply(access, refresh)
+        self._sign_ins[number] = storing._SignIn(self._account, "default", tokens, "openid")
 
     def _store_create(self, number: int, before: State, after: State) -> None:
         self._known[number] = storing._row_of(self._account, "default")
