@@ -194,13 +194,6 @@ class _Wanted:
     def _valid(self) -> str | None:
         return valid_token(self._row, self._rejected, self._row.clock.now())
 
-    def _is_there(self) -> bool:
-        """Return True if the caller sees the row: then its transaction is not committed yet.
-
-        If not, the user was disconnected just now.
-        """
-        return token_row_again(self._row) is not None
-
     def _go_on(self, error: QuotaError) -> str:
         """Return the old token if it is valid and the renewal failed for now; else raise `error`.
 
@@ -215,7 +208,8 @@ class _Wanted:
                 "The token row is locked, perhaps by this transaction, or the database allows no "
                 "second connection. Renew the token before the transaction begins."
             ) from None
-        if self._in_transaction and isinstance(error, NotConnected) and self._is_there():
+        is_gone = isinstance(error, NotConnected)
+        if self._in_transaction and is_gone and token_row_again(self._row) is not None:
             raise RefreshImpossibleHere(
                 "The token row is not committed yet, so no other connection can renew it. "
                 "Commit first; in tests see django_quota.testing."
