@@ -244,6 +244,32 @@ class TestReadOnly:
         assert "delete_selected" not in admin.get(GRANTS).content.decode()
 
 
+class TestUsage:
+    def test_purpose_is_shown_and_filters(self, admin: Client) -> None:
+        ada = get_user_model().objects.create(username="ada")
+        UsageRecord.objects.create(user=ada, call_id="1", purpose="summary")
+        UsageRecord.objects.create(user=ada, call_id="2", purpose="title")
+        page = admin.get(USAGE, {"purpose": "summary"})
+        assert [row.call_id for row in page.context["cl"].result_list] == ["1"]
+        assert '<td class="field-purpose">summary</td>' in page.content.decode()
+
+    @pytest.mark.parametrize("needle", ["reports.report 42", "reports.report", "req_1"])
+    def test_object_and_request_are_found(self, admin: Client, needle: str) -> None:
+        ada = get_user_model().objects.create(username="ada")
+        UsageRecord.objects.create(
+            user=ada,
+            call_id="1",
+            object_type="reports.report",
+            object_id="42",
+            request_id="req_1",
+        )
+        UsageRecord.objects.create(user=ada, call_id="2", object_type="shop.order", object_id="42")
+        UsageRecord.objects.create(user=ada, call_id="3", object_id="142", request_id="req_12")
+        page = admin.get(USAGE, {"q": needle})
+        assert [row.call_id for row in page.context["cl"].result_list] == ["1"]
+        assert '<td class="field-about">reports.report 42</td>' in page.content.decode()
+
+
 class TestActions:
     def test_refresh(self, admin: Client, token: QuotaToken, sandbox: Sandbox) -> None:
         sandbox.forget_requests()

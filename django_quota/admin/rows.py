@@ -229,13 +229,20 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         "username",
         "acted_by",
         "model",
+        "purpose",
+        "about",
         "cost",
         "credits_used",
         "complete",
     ]
-    list_filter = ["complete", "created_at", "model"]
+    list_filter = ["complete", "created_at", "model", "purpose"]
     # No date_hierarchy: on MariaDB it needs time zone tables, which few servers have.
-    search_fields = ["call_id", "acted_by"]
+    # The words of "reports.report 42" find the calls for that object.
+    search_fields = ["call_id", "acted_by", "=request_id", "object_type", "=object_id"]
+
+    @admin.display(description=_("object"), ordering="object_type")
+    def about(self, usage: UsageRecord) -> str:
+        return f"{usage.object_type} {usage.object_id}".strip()
 
     @admin.display(description=_("cost"), ordering="credits_used")
     def cost(self, usage: UsageRecord) -> str:
