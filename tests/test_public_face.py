@@ -21,8 +21,10 @@ import django_quota
 from django_quota import exceptions, signals
 from django_quota.backends import QuotaBackend
 from django_quota.conf import Settings
+from django_quota.models import UsageRecord
 from django_quota.templatetags.quota import register
 from django_quota.urls import app_name, urlpatterns
+from django_quota.wallet.usage import Usage
 from django_quota.web.current import CurrentQuota
 from tests.helpers import programs
 
@@ -77,6 +79,7 @@ TAGS = [
     "quota_balance",
     "quota_buy_credits",
     "quota_error",
+    "quota_cost",
 ]
 #: What README and docs tell projects to import. All else in the package may change at any time.
 NAMES = {
@@ -211,9 +214,9 @@ def test_urls_are_not_reversed_without_the_namespace() -> None:
         reverse("callback")
 
 
-def test_template_tags_and_filter_are_those_listed() -> None:
+def test_template_tags_and_filters_are_those_listed() -> None:
     assert sorted(register.tags) == sorted(TAGS)
-    assert sorted(register.filters) == ["credits_as_usd"]
+    assert sorted(register.filters) == ["credits_as_exact_usd", "credits_as_usd"]
 
 
 def test_template_library_is_loaded_as_quota() -> None:
@@ -222,12 +225,39 @@ def test_template_library_is_loaded_as_quota() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(1_000_000, "$1.00"), (-50_000, "-$0.05"), (None, ""), ("1", ""), (1.5, ""), (True, "")],
+    ("value", "shown", "exact"),
+    [
+        (1_000_000, "$1.00", "$1.00"),
+        (998_849, "$0.9988", "$0.998849"),
+        (-50_000, "-$0.05", "-$0.05"),
+        (None, "", ""),
+        ("1", "", ""),
+        (1.5, "", ""),
+        (True, "", ""),
+    ],
 )
-def test_filter_credits_as_usd_shows_whole_credits_only(value: Any, text: str) -> None:
-    template = engines["django"].from_string("{% load quota %}{{ value|credits_as_usd }}")
-    assert template.render({"value": value}) == text
+def test_filters_show_whole_credits_only(value: Any, shown: str, exact: str) -> None:
+    template = engines["django"].from_string(
+        "{% load quota %}{{ value|credits_as_usd }}|{{ value|credits_as_exact_usd }}"
+    )
+    assert template.render({"value": value}) == f"{shown}|{exact}"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [4_213, Usage(credits_used=4_213, balance_after=None), UsageRecord(credits_used=4_213)],
+    ids=["credits", "Usage", "UsageRecord"],
+)
+def test_tag_quota_cost_shows_an_amount_and_the_exact_one_as_its_title(usage: Any) -> None:
+    template = engines["django"].from_string("{% load quota %}It cost {% quota_cost usage %}.")
+    amount = '<data class="quota-amount" value="4213" title="$0.004213" dir="ltr">$0.0042</data>'
+    assert template.render({"usage": usage}) == f"It cost {amount}."
+
+
+@pytest.mark.parametrize("usage", [None, UsageRecord(credits_used=None), "4213", True])
+def test_tag_quota_cost_shows_nothing_if_the_cost_is_unknown(usage: Any) -> None:
+    template = engines["django"].from_string("{% load quota %}{% quota_cost usage %}")
+    assert template.render({"usage": usage}) == ""
 
 
 FROZEN = [

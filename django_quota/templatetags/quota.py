@@ -1,4 +1,4 @@
-"""`{% load quota %}`: tags to sign in and out, show the balance and buy credits.
+"""`{% load quota %}`: tags to sign in and out, show balances and costs, and buy credits.
 
 Each tag renders a template in django_quota/tags/, which a project may override.
 """
@@ -80,6 +80,16 @@ def quota_buy_credits(
     return _link("django_quota:packages", next, text or _("Buy credits"), css_class)
 
 
+@register.inclusion_tag("django_quota/tags/cost.html")
+def quota_cost(usage: Any) -> dict[str, Any]:
+    """An amount of credits in dollars, with the exact amount as its title.
+
+    `usage` is what `record_usage` returned, a UsageRecord, or an int of credits. Nothing is shown
+    if the cost is unknown (None).
+    """
+    return {"credits": money.whole_number(getattr(usage, "credits_used", usage))}
+
+
 @register.inclusion_tag("django_quota/tags/error.html", takes_context=True)
 def quota_error(context: Context) -> dict[str, Any]:
     """The text for `?quota_error=<code>` in the URL of this page; nothing without a code."""
@@ -89,5 +99,11 @@ def quota_error(context: Context) -> dict[str, Any]:
 
 @register.filter
 def credits_as_usd(credits: int | None) -> str:
-    """`{{ credits|credits_as_usd }}`: 1000000 is "$1.00"; "" for any value but an int."""
+    """`{{ credits|credits_as_usd }}`: 998849 is "$0.9988"; "" for any value but an int."""
     return money.format_usd(credits) if type(credits) is int else ""
+
+
+@register.filter
+def credits_as_exact_usd(credits: int | None) -> str:
+    """`{{ credits|credits_as_exact_usd }}`: 998849 is "$0.998849"; "" for any value but an int."""
+    return money.format_exact_usd(credits) if type(credits) is int else ""
