@@ -5,7 +5,7 @@ No trailing slashes: Quota compares redirect URIs as exact strings, and its docu
 
 from django.urls import path
 
-from .web import checkout, connect, error_page, sign_in, sign_out, wallet, webhooks
+from .web import checkout, connect, error_page, sign_in, sign_out, usage_page, wallet, webhooks
 
 app_name = "django_quota"
 
@@ -21,5 +21,6 @@ urlpatterns = [
     path("balance", wallet.balance, name="balance"),
     path("packages", checkout.packages, name="packages"),
     path("checkout", checkout.CheckoutView.as_view(), name="checkout"),
+    path("usage", usage_page.usage, name="usage"),
     path("webhook", webhooks.webhook, name="webhook"),
 ]

@@ -71,6 +71,7 @@ URLS = {
     "checkout": "/auth/quota/checkout",
     "webhook": "/auth/quota/webhook",
     "error": "/auth/quota/error",
+    "usage": "/auth/quota/usage",
 }
 TAGS = [
     "quota_sign_in",
@@ -149,6 +150,7 @@ NAMES = {
         "grant_credits",
         "record_usage",
     ],
+    "web.usage_page": ["usage"],
 }
 #: What a subclass of QuotaBackend may override.
 EXTENSION_POINTS = [
