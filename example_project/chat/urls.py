@@ -9,5 +9,5 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("chat", views.chat, name="chat"),
     path("chat/stream", views.stream, name="stream"),
-    path("usage", views.usage, name="usage"),
+    path("chat/new", views.new, name="new"),
 ]

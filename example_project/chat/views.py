@@ -1,21 +1,23 @@
-"""The pages of the example: home, a chat that the user's own wallet pays for, and their spending.
+"""The pages of the example: home, and a chat that the user's own wallet pays for.
 
 No error is caught here. QuotaMiddleware turns those of django_quota into a page that helps or, for
 the script, into JSON that says where to go.
 """
 
-from django.contrib.auth.decorators import login_required
+from contextlib import closing
+
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from django_quota.decorators import quota_required
 from django_quota.streaming import stream_response
-from django_quota.wallet import record_usage
 
-from .answers import ask
+from .ai_models import model_names
+from .answers import Answer
 from .forms import QuestionForm
-from .spending import spending
+from .models import Exchange, conversation
+from .notes import with_notes
 
 
 @require_safe
@@ -26,41 +28,46 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @quota_required
 def chat(request: HttpRequest) -> HttpResponse:
-    """The question form. A browser without JavaScript posts it here and gets the whole answer.
+    """The conversation. A browser without JavaScript posts a question here and gets the answer
+    whole.
 
     A paid POST redirects, so that reloading the page does not pay again.
     """
-    form = QuestionForm(request.POST or None)
+    exchanges = conversation(request.user)
+    initial = (
+        {"model": exchanges[-1].model, "max_tokens": exchanges[-1].max_tokens} if exchanges else {}
+    )
+    form = QuestionForm(request.POST or None, models=model_names(request.user), initial=initial)
     if form.is_valid():
-        question = form.cleaned_data["question"]
-        completion = ask(request.user, question)
-        usage = record_usage(request.user, completion)
-        request.session["exchange"] = {
-            "question": question,
-            "answer": completion.choices[0].message.content,
-            "cost": usage.cost if usage else "",
-        }
+        with closing(_answer(request, form)) as answer:
+            for _ in answer:
+                pass
         return redirect("chat:chat")
-    context = {"form": form, "exchange": request.session.get("exchange")}
-    return render(request, "chat/chat.html", context)
+    return render(request, "chat/chat.html", {"form": form, "exchanges": exchanges})
 
 
 @quota_required
 @require_POST
 def stream(request: HttpRequest) -> HttpResponseBase:
     """The same answer as server-sent events, word by word, under WSGI and ASGI."""
-    form = QuestionForm(request.POST)
+    form = QuestionForm(request.POST, models=model_names(request.user))
     if not form.is_valid():
         return HttpResponse(status=400)
-    return stream_response(request, ask(request.user, form.cleaned_data["question"], stream=True))
+    answer = _answer(request, form)
+    response = stream_response(request, answer)
+    response.streaming_content = with_notes(response.streaming_content, answer)
+    return response
 
 
-@login_required
-@require_safe
-def usage(request: HttpRequest) -> HttpResponse:
-    """The user's spending by day, and their last calls."""
-    context = {
-        "days": spending(request.user),
-        "calls": request.user.quota_usage.order_by("-created_at")[:20],
-    }
-    return render(request, "chat/usage.html", context)
+def _answer(request: HttpRequest, form: QuestionForm) -> Answer:
+    fields = {name: form.cleaned_data[name] for name in ("question", "model", "max_tokens")}
+    exchange = Exchange(user=request.user, **fields)
+    return Answer(exchange, may_look_up=form.cleaned_data["may_look_up"])
+
+
+@quota_required
+@require_POST
+def new(request: HttpRequest) -> HttpResponse:
+    """Forget the conversation, and begin another one."""
+    Exchange.objects.filter(user=request.user).delete()
+    return redirect("chat:chat")

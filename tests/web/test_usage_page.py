@@ -173,11 +173,20 @@ class TestPage:
         assert not any("old" in call for call in calls)
 
     def test_empty_purpose_is_other(self, browser: Client, ada: Any) -> None:
+        record(ada, 2, purpose="chat")
         record(ada)
 
-        (purpose,) = page(browser).select("[aria-labelledby=quota-purposes] tbody th")
+        purposes = page(browser).select("[aria-labelledby=quota-purposes] tbody th")
 
-        assert purpose.get_text(strip=True) == "Other"
+        assert [purpose.get_text(strip=True) for purpose in purposes] == ["chat", "Other"]
+
+    @pytest.mark.parametrize(("purpose", "count"), [("", 0), ("chat", 1)])
+    def test_purposes_are_shown_where_calls_have_one(
+        self, browser: Client, ada: Any, purpose: str, count: int
+    ) -> None:
+        record(ada, purpose=purpose)
+
+        assert len(page(browser).select("[aria-labelledby=quota-purposes]")) == count
 
     def test_names_are_escaped(self, browser: Client, ada: Any) -> None:
         record(ada, purpose="<script>alert(1)</script>", model="<b>")

@@ -66,7 +66,8 @@ class Browser:
         form = button.find_parent("form")
         if form is None:
             raise AssertionError(f"{selector} at {self.url} is in no form")
-        data = {str(i["name"]): str(i.get("value", "")) for i in form.select("input[name]")}
+        inputs = form.select("input[name]:not([type=checkbox]), select option[selected]")
+        data = {name_of(i): str(i.get("value", "")) for i in inputs}
         if button.get("name"):
             data[str(button["name"])] = str(button.get("value", ""))
         return urljoin(self.url, str(form.get("action") or self.url)), data | typed
@@ -74,6 +75,11 @@ class Browser:
     def press(self, selector: str, **typed: str) -> None:
         url, data = self.form(selector, **typed)
         self.show(self.session.post(url, data, headers={"Accept": "text/html"}, timeout=30))
+
+
+def name_of(field: Tag) -> str:
+    """The name of an input, or of the select that an option belongs to."""
+    return str((field if field.name == "input" else field.find_parent("select") or field)["name"])
 
 
 def expect(condition: bool, otherwise: str) -> None:
@@ -109,7 +115,7 @@ class Journey:
         return email
 
     def shown_balance(self) -> Decimal:
-        return dollars(self.browser.find("[data-quota-balance]").get_text(strip=True))
+        return dollars(str(self.browser.find("[data-quota-balance]")["title"]))
 
     def log_in(self, browser: Browser, email: str) -> None:
         """From the example's home page through Quota's sign-in to its consent page."""
@@ -198,11 +204,13 @@ class Journey:
                     events.append(json.loads(line.removeprefix("data: ")))
         pieces = [event["text"] for event in events if "text" in event]
         expect(len(pieces) > 1, f"the answer did not stream: {events}")
-        self.cost, self.reported = dollars(events[-1]["cost"]), dollars(events[-1]["balance"])
+        done = next(event for event in events if "cost" in event)
+        self.cost = Decimal(done["credits_used"]) / CREDITS
+        self.reported = Decimal(done["balance_after"]) / CREDITS
         expect(self.cost > 0, f"the answer cost {self.cost}")
         return (
             f"{len(''.join(pieces))} characters in {len(pieces)} pieces, "
-            f"cost {events[-1]['cost']}, balance {events[-1]['balance']}"
+            f"cost {done['cost']}, balance {done['balance']}"
         )
 
     def balance_fell(self) -> str:
@@ -212,17 +220,15 @@ class Journey:
         expect(self.balance == expected == self.reported, f"{self.balance}, not {expected}")
         url = str(self.browser.find("[data-quota-balance]")["data-url"])
         live = self.browser.session.get(urljoin(self.app, url), timeout=30).json()
-        expect(dollars(live["display"]) == expected, f"the balance view says {live}")
+        expect(Decimal(live["balance"]) / CREDITS == expected, f"the balance view says {live}")
         return f"{before} - {self.cost} = {self.balance}, on the page as in the JSON"
 
     def without_javascript(self) -> str:
         self.browser.open(f"{self.app}/chat")
         self.browser.press("form[data-stream] button", question="And at night?")
         expect(bool(self.browser.response.history), "reloading the answer would pay again")
-        answer = self.browser.find("[data-answer]").get_text(strip=True)
-        cost = dollars(
-            self.browser.find("[data-cost]").get_text(strip=True).split()[-1].rstrip(".")
-        )
+        answer = self.browser.page.select("[data-log] [data-answer]")[-1].get_text(strip=True)
+        cost = dollars(str(self.browser.page.select("[data-log] [data-cost] data")[-1]["title"]))
         expect(bool(answer) and cost > 0, f"no answer, or it cost {cost}")
         self.browser.open(self.browser.url)  # reload the answer
         self.browser.open(self.app)

@@ -3,11 +3,13 @@ const form = document.querySelector("[data-stream]");
 const log = document.querySelector("[data-log]");
 const template = document.querySelector("[data-exchange]");
 const question = form.elements.question;
-const button = form.querySelector("button");
+const askButton = form.querySelector("[data-ask]");
+const stopButton = form.querySelector("[data-stop]");
+const usd = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumFractionDigits: 6 });
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (button.disabled) return;
+  if (askButton.disabled) return;
   if (question.value.trim()) ask();
   else question.focus();
 });
@@ -16,34 +18,45 @@ question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 form.querySelector("[data-hint]").hidden = false;
-question.value ||= sessionStorage.getItem("question") ?? ""; // after a purchase or a sign-in, see show()
+question.value ||= sessionStorage.getItem("question") ?? ""; // after a purchase or a sign-in, see showError()
 sessionStorage.removeItem("question");
 
 async function ask() {
   const body = new FormData(form); // carries the CSRF token of the page
   const exchange = addExchange(body.get("question"));
-  button.disabled = true;
-  log.setAttribute("aria-busy", "true"); // a screen reader then reads the complete answer once
+  const stopper = new AbortController();
+  stopButton.onclick = () => stopper.abort(); // closes the connection, so the call ends at Quota too
+  setBusy(true);
   try {
-    const response = await fetch(form.dataset.stream, { method: "POST", body, redirect: "manual" });
+    const options = { method: "POST", body, redirect: "manual", signal: stopper.signal };
+    const response = await fetch(form.dataset.stream, options);
     if (!response.ok) {
       // For example out of credits, or signed out: the JSON has the error, and a link that helps.
       const json = response.headers.get("Content-Type")?.startsWith("application/json");
-      if (json) show(exchange, "error", await response.json());
+      if (json) showError(exchange, await response.json());
       else form.submit(); // posting the form as usual leads to a page that says why
       return;
     }
     question.value = "";
     sessionStorage.removeItem("question"); // left over if a link was opened in another tab
-    let last;
-    for await (const [kind, data] of quotaEvents(response.body)) show(exchange, (last = kind), data);
-    if (last !== "done" && last !== "error") throw new Error("It ended before its end.");
+    let hasEnded = false;
+    for await (const [kind, data] of quotaEvents(response.body)) {
+      hasEnded ||= kind === "done" || kind === "error";
+      show[kind](exchange, data);
+    }
+    if (!hasEnded) throw new Error("It ended before its end.");
   } catch {
-    show(exchange, "error", { error: { message: "The connection was lost.", hint: "Please ask again." } });
+    if (stopper.signal.aborted) showStopped(exchange);
+    else showError(exchange, { error: { message: "The connection was lost.", hint: "Please ask again." } });
   } finally {
-    button.disabled = false;
-    log.setAttribute("aria-busy", "false");
+    setBusy(false);
   }
+}
+
+function setBusy(busy) {
+  askButton.disabled = busy;
+  stopButton.hidden = !busy;
+  log.setAttribute("aria-busy", busy); // a screen reader then reads the complete answer once
 }
 
 function addExchange(text) {
@@ -54,55 +67,73 @@ function addExchange(text) {
   return exchange;
 }
 
-function show(exchange, kind, data) {
-  const following = form.getBoundingClientRect().bottom < innerHeight + 100; // not scrolled away
-  if (kind === "delta") {
-    part(exchange, "answer").append(data.text);
-  } else if (kind === "done" && !data.cost) {
-    askForBalance(); // the response has no cost
-  } else if (kind === "done") {
-    part(exchange, "cost").textContent = `This answer cost ${data.cost}.`;
-    for (const pill of document.querySelectorAll("[data-quota-balance]")) {
-      showBalance(pill, data.balance, data.state);
-    }
-  } else if (kind === "error") {
-    const { message, hint } = data.error;
-    const link = part(exchange, "link");
-    part(exchange, "message").textContent = `${message} ${hint}`;
-    link.textContent = data.topup_url ? "Buy credits" : "Sign in with Quota";
-    link.hidden = !(data.topup_url || data.login_url);
-    if (!link.hidden) {
-      const url = new URL(data.topup_url || data.login_url, location);
-      url.searchParams.set("next", location.pathname); // to come back to this page
-      link.href = url;
-      link.onclick = () => sessionStorage.setItem("question", question.value);
-    }
-    part(exchange, "error").hidden = false;
-    askForBalance();
-    question.value ||= part(exchange, "question").textContent; // keeps the question for another try
+// What to do for each kind of event.
+const show = {
+  delta(exchange, data) {
+    following(() => part(exchange, "answer").append(data.text));
+  },
+  // From notes.py: HTML that a template of this site has made.
+  note(exchange, data) {
+    following(() => { part(exchange, data.part).innerHTML = data.html; });
+  },
+  done(exchange, data) {
+    if (!data.cost) askForBalance(); // the response has no cost
+    else showBalances(data.balance_after, data.balance, data.state);
+  },
+  error: showError,
+};
+
+function showError(exchange, data) {
+  const { message, hint } = data.error;
+  const link = part(exchange, "link");
+  part(exchange, "message").textContent = `${message} ${hint}`;
+  link.textContent = data.topup_url ? "Buy credits" : "Sign in with Quota";
+  link.hidden = !(data.topup_url || data.login_url);
+  if (!link.hidden) {
+    const url = new URL(data.topup_url || data.login_url, location);
+    url.searchParams.set("next", location.pathname); // to come back to this page
+    link.href = url;
+    link.onclick = () => sessionStorage.setItem("question", question.value);
   }
-  if (following) form.scrollIntoView({ block: "end" });
+  following(() => { part(exchange, "error").hidden = false; });
+  askForBalance();
+  question.value ||= part(exchange, "question").textContent; // keeps the question for another try
+}
+
+function showStopped(exchange) {
+  part(exchange, "cost").textContent = "You stopped this answer. What was written of it is paid for.";
+  // The call ends with the model's next words, and is paid for then.
+  setTimeout(askForBalance, 2000);
+}
+
+// Changes the page, and keeps the form in sight unless the reader has scrolled away from it.
+function following(change) {
+  const isFollowing = form.getBoundingClientRect().bottom < innerHeight + 100;
+  change();
+  if (isFollowing) form.scrollIntoView({ block: "end" });
 }
 
 // Another tab or app may have spent credits, so the balance on the page may be wrong.
 async function askForBalance() {
-  for (const pill of document.querySelectorAll("[data-quota-balance]")) {
-    const response = await fetch(pill.dataset.url);
-    if (!response.ok) continue;
-    const { display, state } = await response.json();
-    showBalance(pill, display, state);
-  }
+  const pill = document.querySelector("[data-quota-balance]");
+  const response = pill && (await fetch(pill.dataset.url));
+  if (!response?.ok) return;
+  const { balance, display, state } = await response.json();
+  showBalances(balance, display, state);
 }
 
 // Writes the same HTML as the tag {% quota_balance %}.
-function showBalance(pill, text, state) {
-  pill.textContent = text;
-  pill.dataset.state = state;
-  if (state !== "low") return;
-  const mark = document.createElement("span");
-  mark.className = "quota-balance__low";
-  mark.textContent = "low";
-  pill.append(" ", mark);
+function showBalances(credits, text, state) {
+  for (const pill of document.querySelectorAll("[data-quota-balance]")) {
+    pill.textContent = text;
+    pill.title = text && usd.format(credits / 1e6); // the exact amount
+    pill.dataset.state = state;
+    if (state !== "low") continue;
+    const mark = document.createElement("span");
+    mark.className = "quota-balance__low";
+    mark.textContent = "low";
+    pill.append(" ", mark);
+  }
 }
 
 function part(exchange, name) {
