@@ -1,7 +1,8 @@
 """Credits and dollars: 1,000,000 credits are one US dollar (quota-protocol section 11).
 
 The package calculates with whole credits (int). Amounts that people see are Decimal, never float.
-All of them are written here: `format_usd` for pages, `format_exact_usd` for the `title` of each.
+All of them are written here: `format_usd` for pages, `format_exact_usd` for the `title` of each
+and where a person confirms an amount.
 """
 
 from decimal import Context, Decimal

@@ -385,6 +385,10 @@ class TestGrantCredits:
         for row in CreditGrant.objects.all():
             assert (row.credits, row.reason, row.granted_by) == (250_000, "refund", "root")
 
+    def test_amount_to_confirm_is_not_rounded(self, admin: Client, wallets: list[Person]) -> None:
+        text = Granting(admin).confirm_page(dollars="1.000001").content.decode()
+        assert "$1.000001 (1,000,001 credits)" in text and "$2.000002 in total" in text
+
     def test_form_that_is_sent_twice_grants_once(
         self, admin: Client, wallets: list[Person], sandbox: Sandbox
     ) -> None:

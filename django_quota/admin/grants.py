@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from django_quota.conf import get_settings
 from django_quota.exceptions import QuotaError
 from django_quota.models import ProviderAccount
-from django_quota.money import credits_of, format_usd
+from django_quota.money import credits_of, format_exact_usd
 from django_quota.oidc.time_limit import within
 from django_quota.tokens.payer import acted_by
 from django_quota.wallet import grant_credits
@@ -97,9 +97,9 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         }
         if form.is_valid():
             context |= {
-                "amount": format_usd(form.credits),
+                "amount": format_exact_usd(form.credits),
                 "credits": form.credits,
-                "total": format_usd(form.credits * len(accounts)),
+                "total": format_exact_usd(form.credits * len(accounts)),
             }
         return TemplateResponse(request, "django_quota/admin/grant_credits.html", context)
 
@@ -128,5 +128,5 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 "%(amount)s granted to each of %(n)d users.",
                 done,
             )
-            words = {"amount": format_usd(form.credits), "n": done}
+            words = {"amount": format_exact_usd(form.credits), "n": done}
             self.message_user(request, sentence % words, messages.SUCCESS)
