@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from .api import json_view, read_json, require_token
 from .chat_answer import ChatAnswer
-from .chat_request import read_chat_request
+from .chat_request import ChatRequest, read_chat_request
 from .pricing import PRICES
 
-__all__ = ["chat_completions", "models"]
+__all__ = ["answer_request", "chat_completions", "models"]
 
 
 @json_view("GET")
@@ -30,13 +33,22 @@ def models(request: HttpRequest) -> JsonResponse:
 
 @json_view("POST")
 def chat_completions(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    """Answer a chat request, and charge the wallet of the token's user.
+    """Answer a chat request, and charge the wallet of the token's user."""
+    return answer_request(request, read_chat_request, ChatAnswer)
+
+
+def answer_request(
+    request: HttpRequest,
+    read_request: Callable[[dict[str, Any]], ChatRequest],
+    answer_class: type[ChatAnswer],
+) -> HttpResponse | StreamingHttpResponse:
+    """Answer a request in the format of ``answer_class``.
 
     The most that the answer can cost is reserved first; the charge is for the tokens sent.
     """
     token = require_token(request, "credits.spend")
-    chat = read_chat_request(read_json(request))
-    answer = ChatAnswer(chat, token.user, token.application)
+    chat = read_request(read_json(request))
+    answer = answer_class(chat, token.user, token.application)
     answer.reserve()
     if chat.stream:
         return StreamingHttpResponse(

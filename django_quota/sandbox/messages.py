@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from .api import bad_request, json_view, read_json, require_token
+from .api import bad_request, json_view
 from .chat_answer import ChatAnswer
 from .chat_request import ChatRequest, read_chat_request
+from .inference import answer_request
 from .state import state
 
 __all__ = ["messages"]
@@ -22,17 +23,7 @@ _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 @json_view("POST")
 def messages(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     """Answer a message, and charge the wallet of the token's user, as chat completions do."""
-    token = require_token(request, "credits.spend")
-    chat = _read_request(read_json(request))
-    answer = MessageAnswer(chat, token.user, token.application)
-    answer.reserve()
-    if chat.stream:
-        return StreamingHttpResponse(
-            answer.stream(),
-            content_type="text/event-stream",
-            headers={"Cache-Control": "no-cache"},
-        )
-    return JsonResponse(answer.message(), headers={"Cache-Control": "no-store"})
+    return answer_request(request, _read_request, MessageAnswer)
 
 
 def _read_request(data: dict[str, Any]) -> ChatRequest:
@@ -53,7 +44,7 @@ class MessageAnswer(ChatAnswer):
 
     endpoint = "/v1/messages"
 
-    def message(self) -> dict[str, Any]:
+    def completion(self) -> dict[str, Any]:
         """Charge for the whole answer and return it as a ``message`` object."""
         text = {"type": "text", "text": "".join(self.tokens)}
         quota = self._settle(len(self.tokens))
