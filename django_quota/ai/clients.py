@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from django.db import Error
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
@@ -42,6 +42,7 @@ class _IsolatedClient:
     """
 
     _api_key_provider: Any
+    _max_retries: int
     _platform: Any
 
     def __init__(
@@ -62,6 +63,29 @@ class _IsolatedClient:
         self._custom_headers = default_headers or {}
         # Without this, each copy of an async client, so each call, would find it out in a thread.
         self._platform = _platform()
+
+    def __copy__(self) -> Self:
+        """Return the client itself, which holds the connection pool of all clients, and no state.
+
+        DSPy copies its model, and so the client in it, for each call.
+        """
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @property
+    def max_retries(self) -> int:
+        """How often a failed call is sent again. Only the constructor and `with_options` set it.
+
+        An assignment is ignored: litellm assigns 2 to each client, and a call that is sent again
+        may be billed again.
+        """
+        return self._max_retries
+
+    @max_retries.setter
+    def max_retries(self, number: int) -> None:
+        vars(self).setdefault("_max_retries", number)
 
     def _auth_headers(self, security: Any) -> dict[str, str]:
         return {}
