@@ -7,7 +7,6 @@ the clients ignore all OPENAI_* variables: OPENAI_API_KEY would bill the develop
 import asyncio
 import atexit
 import os
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
@@ -48,6 +47,15 @@ def async_openai_client(user: Any) -> "AsyncOpenAI":
 
     Raises ConfigurationError, too, if no event loop is running.
     """
+    client = loopless_client(user)
+    _require_running_loop()
+    return client
+
+
+def loopless_client(user: Any) -> "AsyncOpenAI":
+    """`async_openai_client` where no event loop is running yet: for `django_quota.contrib`, as some
+    frameworks take both clients, and make one from the environment if they are given only one.
+    """
     clients = sdk_module("clients")
     _require_user(user)
     return _async_client().with_options(api_key=clients.AsyncWalletClient.key_class(user))
@@ -66,12 +74,14 @@ def developer_client(api_key: str) -> "OpenAI":
 
 def async_developer_client(api_key: str) -> "AsyncOpenAI":
     """`developer_client` for async code, with one pool for each event loop."""
+    _require_running_loop()
     return _async_client().with_options(api_key=_require_developer_key(api_key))
 
 
-def _require_running_loop() -> asyncio.AbstractEventLoop:
+def _require_running_loop() -> None:
+    """Raise ConfigurationError in synchronous code."""
     try:
-        return asyncio.get_running_loop()
+        asyncio.get_running_loop()
     except RuntimeError:
         raise ConfigurationError(
             "An async client needs a running event loop; in synchronous code, use openai_client or "
@@ -92,12 +102,6 @@ def _require_developer_key(api_key: str) -> str:
             "openai_client(user)."
         )
     return Secret(api_key)
-
-
-#: The open async clients, each with the generator that closes it (`_open_async_client`).
-_async_clients: dict[
-    tuple[str, Way, asyncio.AbstractEventLoop], tuple["AsyncOpenAI", AsyncGenerator[None]]
-] = {}
 
 
 def sdk_module(name: str) -> ModuleType:
@@ -123,7 +127,7 @@ def _client() -> "OpenAI":
 
 def _async_client() -> "AsyncOpenAI":
     base_url = get_settings().base_url
-    return _shared_async_client(base_url, way_to(base_url), _require_running_loop())
+    return _shared_async_client(base_url, way_to(base_url))
 
 
 @lru_cache(maxsize=4)
@@ -148,46 +152,20 @@ def _pool_options(way: Way) -> dict[str, Any]:
     return {"trust_env": False, "proxy": way.proxy, "verify": way.tls()}
 
 
-def _shared_async_client(base_url: str, way: Way, loop: asyncio.AbstractEventLoop) -> "AsyncOpenAI":
-    """One client for each event loop, as its sockets belong to the loop that opened them.
-
-    Under WSGI each request to an async view has a loop of its own, and so has `async_to_sync`.
-    """
-    key = base_url, way, loop
-    if key not in _async_clients:
-        for other in list(_async_clients):
-            if other[-1].is_closed():  # without `shutdown_asyncgens`, which would have removed it
-                del _async_clients[other]
-        _async_clients[key] = _open_async_client(*key)
-    return _async_clients[key][0]
-
-
-def _open_async_client(
-    base_url: str, way: Way, loop: asyncio.AbstractEventLoop
-) -> tuple["AsyncOpenAI", AsyncGenerator[None]]:
-    """Return a client, and the generator that closes its pool when the event loop ends.
-
-    A loop that shuts down first ends the async generators that were started in it.
-    """
+@lru_cache(maxsize=4)
+def _shared_async_client(base_url: str, way: Way) -> "AsyncOpenAI":
+    """One client for all event loops, with one connection pool for each (`LoopTransport`)."""
     clients = sdk_module("clients")
-    from openai import DefaultAsyncHttpxClient
+    from openai import DEFAULT_CONNECTION_LIMITS, DefaultAsyncHttpxClient
 
-    pool = DefaultAsyncHttpxClient(base_url=f"{base_url}/v1", **_pool_options(way))
-    closer = _close_with_loop(pool, (base_url, way, loop))
-    with suppress(StopIteration):  # run it to its `yield`, without awaiting
-        closer.__anext__().send(None)
-    client = clients.AsyncWalletClient(
+    from .pools import LoopTransport
+
+    transport = LoopTransport(limits=DEFAULT_CONNECTION_LIMITS, **_pool_options(way))
+    pool = DefaultAsyncHttpxClient(base_url=f"{base_url}/v1", transport=transport, trust_env=False)
+    client: AsyncOpenAI = clients.AsyncWalletClient(
         api_key=_arefuse_to_call, base_url=f"{base_url}/v1", max_retries=0, http_client=pool
     )
-    return client, closer
-
-
-async def _close_with_loop(pool: Any, key: Any) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        _async_clients.pop(key, None)
-        await pool.aclose()
+    return client
 
 
 def find_models() -> None:

@@ -72,6 +72,12 @@ def run(work: Any, user: Any) -> Any:
     return run_async(main())
 
 
+def pools() -> Any:
+    """The pools of async clients, by their event loop."""
+    client: Any = factory._async_client()
+    return client._client._transport.pools
+
+
 def cost_of(completion: Any) -> int:
     return int(completion.model_extra["quota"]["credits_used"])
 
@@ -203,9 +209,11 @@ class TestBilling:
         assert cost_of(run_async(call())) > 0
         assert started == []
 
-    def test_each_event_loop_has_its_own_pool(self, user: Any) -> None:
+    def test_each_event_loop_has_its_own_pool(self, user: Any, sandbox: Sandbox) -> None:
         async def pool() -> Any:
-            return factory.async_openai_client(user)._client
+            client: Any = factory.async_openai_client(user)
+            await client.models.list()
+            return client._client._transport.pools[asyncio.get_running_loop()]
 
         assert run_async(pool()) is not run_async(pool())
 
@@ -230,18 +238,19 @@ class TestBilling:
                     loop.run_until_complete(loop.shutdown_asyncgens())
                     loop.close()
                 quota.wait_until_closed()
-                assert (quota.connections, factory._async_clients) == (number + 1, {})
+                assert (quota.connections, pools()) == (number + 1, {})
 
     def test_a_loop_that_is_just_closed_is_forgotten(self, user: Any) -> None:
-        async def client() -> Any:
-            return factory.async_openai_client(user)
+        async def open_pool() -> None:
+            client: Any = factory.async_openai_client(user)
+            client._client._transport._pool()
 
         loop = asyncio.new_event_loop()
-        loop.run_until_complete(client())
+        loop.run_until_complete(open_pool())
         loop.close()
-        assert len(factory._async_clients) == 1
-        run_async(client())
-        assert factory._async_clients == {}
+        assert len(pools()) == 1
+        run_async(open_pool())
+        assert pools() == {}
 
     def test_no_cookie_goes_from_one_person_to_another(self, user: Any, settings: Any) -> None:
         """Quota's `quota_session` is a credential, and the pool is everybody's."""
@@ -359,9 +368,7 @@ class TestEnvironment:
         async def call() -> int:
             client = factory.async_openai_client(user).with_options(timeout=5)
             assert client.organization is None and client.project is None
-            cost = cost_of(await client.chat.completions.create(**HELLO))
-            await client._client.aclose()
-            return cost
+            return cost_of(await client.chat.completions.create(**HELLO))
 
         cost = run_async(call())
         assert sandbox.balance_of(person.email) == 1_000_000 - cost
