@@ -79,13 +79,19 @@ def async_developer_client(api_key: str) -> "AsyncOpenAI":
 
 
 def _require_running_loop() -> None:
-    """Raise ConfigurationError in synchronous code."""
+    """Raise ConfigurationError in synchronous code.
+
+    A client would work there, but in the loop of a framework's `run_sync` or of `asyncio.run` it
+    would use the database in a thread whose connections stay open after the request. In the loop of
+    `async_to_sync` it uses the thread of the view.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         raise ConfigurationError(
             "An async client needs a running event loop; in synchronous code, use openai_client or "
-            "developer_client."
+            "developer_client. For a framework that has only async clients, put the call into an "
+            "async function, make the client there, and run it by asgiref.sync.async_to_sync."
         ) from None
 
 

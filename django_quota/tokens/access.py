@@ -60,7 +60,7 @@ def access_token_also_while_acting(user: Any, *, rejected: str | None = None) ->
     except SynchronousOnlyOperation:
         raise ConfigurationError(
             "get_access_token uses the database; in async code, await aget_access_token, or use "
-            "async_openai_client."
+            "async_openai_client. A synchronous view runs such code by asgiref.sync.async_to_sync."
         ) from None
     return found if isinstance(found, str) else found.result()
 

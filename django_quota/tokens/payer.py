@@ -91,7 +91,8 @@ def _who_acts(request: HttpRequest) -> str | None:
 def _on_the_loop() -> ConfigurationError:
     return ConfigurationError(
         "Finding the payer uses the session and the database; in async code, await aget_payer or "
-        "aget_access_token, or use async_openai_client."
+        "aget_access_token, or use async_openai_client. A synchronous view runs such code by "
+        "asgiref.sync.async_to_sync."
     )
 
 
