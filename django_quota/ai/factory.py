@@ -6,12 +6,15 @@ the clients ignore all OPENAI_* variables: OPENAI_API_KEY would bill the develop
 
 import asyncio
 import atexit
+import logging
 import os
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
 
 from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError, NotConnected, RequestRefused
@@ -20,6 +23,11 @@ from django_quota.secret import Secret
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
+
+logger = logging.getLogger("django_quota.openai_clients")
+
+#: The system check for the same, and what silences both.
+SILENCER = "django_quota.W015"
 
 
 def openai_client(user: Any) -> "OpenAI":
@@ -39,6 +47,7 @@ def openai_client(user: Any) -> "OpenAI":
     """
     clients = sdk_module("clients")
     _require_user(user)
+    _warn_of_developer_key()
     return _client().with_options(api_key=clients.WalletClient.key_class(user))
 
 
@@ -58,6 +67,7 @@ def loopless_client(user: Any) -> "AsyncOpenAI":
     """
     clients = sdk_module("clients")
     _require_user(user)
+    _warn_of_developer_key()
     return _async_client().with_options(api_key=clients.AsyncWalletClient.key_class(user))
 
 
@@ -93,6 +103,19 @@ def _require_running_loop() -> None:
             "developer_client. For a framework that has only async clients, put the call into an "
             "async function, make the client there, and run it by asgiref.sync.async_to_sync."
         ) from None
+
+
+@cache
+def _warn_of_developer_key() -> None:
+    """Log a warning, once for each process, if a framework could bill the developer by mistake."""
+    if not os.environ.get("OPENAI_API_KEY") or SILENCER in settings.SILENCED_SYSTEM_CHECKS:
+        return
+    logger.warning(
+        "OPENAI_API_KEY is in the environment: a framework that makes an OpenAI client of its own "
+        "bills you and not the user. Remove the variable; or, if you pay for other calls with it, "
+        "add %r to SILENCED_SYSTEM_CHECKS.",
+        SILENCER,
+    )
 
 
 def _require_user(user: Any) -> None:
