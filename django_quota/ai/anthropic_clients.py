@@ -13,6 +13,7 @@ import anthropic
 from django_quota.exceptions import ConfigurationError
 
 from .auth import WalletAuth
+from .copies import NeverCopied
 from .errors import READING_ERRORS, cause_to_show, translate
 from .raw_responses import require_model
 from .sdk_http import httpx
@@ -35,7 +36,7 @@ def _translating() -> Iterator[None]:
         raise translate(error, user_pays=True) from cause_to_show(error)
 
 
-class _IsolatedClient:
+class _IsolatedClient(NeverCopied):
     """Base of both clients. The SDK would use ANTHROPIC_API_KEY and ANTHROPIC_CUSTOM_HEADERS."""
 
     def __init__(

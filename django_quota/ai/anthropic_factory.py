@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError
 
-from .factory import _async_client, _client
+from .factory import _async_client, _client, require_running_loop
 
 if TYPE_CHECKING:
     from anthropic import Anthropic, AsyncAnthropic
@@ -28,7 +28,11 @@ def anthropic_client(user: Any) -> "Anthropic":
 
 
 def async_anthropic_client(user: Any) -> "AsyncAnthropic":
-    """`anthropic_client` for async code: an `anthropic.AsyncAnthropic`."""
+    """`anthropic_client` for async code: an `anthropic.AsyncAnthropic`.
+
+    Raises ConfigurationError, too, if no event loop is running.
+    """
+    require_running_loop()
     client: AsyncAnthropic = _make("AsyncWalletAnthropic", _async_client(), user)
     return client
 

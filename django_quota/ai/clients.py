@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from django.db import Error
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
@@ -20,6 +20,7 @@ from django_quota.tokens.places import at_place_of_caller
 from django_quota.wallet.balances import forget_balance
 
 from .auth import AsyncWalletKey, BearerAuth, WalletKey
+from .copies import NeverCopied
 from .errors import CALL_ERRORS, READING_ERRORS, cause_to_show, translate
 from .raw_responses import require_model, with_our_errors
 from .sdk_http import httpx
@@ -34,7 +35,7 @@ _platform = cache(get_platform)
 _current_auth: ContextVar[BearerAuth] = ContextVar("django_quota_bearer")
 
 
-class _IsolatedClient:
+class _IsolatedClient(NeverCopied):
     """Base of both clients: it ignores the OPENAI_* variables, for which the SDK has no switch.
 
     OPENAI_CUSTOM_HEADERS alone could replace the Authorization header, and so the wallet that pays.
@@ -63,16 +64,6 @@ class _IsolatedClient:
         self._custom_headers = default_headers or {}
         # Without this, each copy of an async client, so each call, would find it out in a thread.
         self._platform = _platform()
-
-    def __copy__(self) -> Self:
-        """Return the client itself, which holds the connection pool of all clients, and no state.
-
-        DSPy copies its model, and so the client in it, for each call.
-        """
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
 
     @property
     def max_retries(self) -> int:

@@ -57,7 +57,7 @@ def async_openai_client(user: Any) -> "AsyncOpenAI":
     Raises ConfigurationError, too, if no event loop is running.
     """
     client = loopless_client(user)
-    _require_running_loop()
+    require_running_loop()
     return client
 
 
@@ -84,11 +84,11 @@ def developer_client(api_key: str) -> "OpenAI":
 
 def async_developer_client(api_key: str) -> "AsyncOpenAI":
     """`developer_client` for async code, with one pool for each event loop."""
-    _require_running_loop()
+    require_running_loop()
     return _async_client().with_options(api_key=_require_developer_key(api_key))
 
 
-def _require_running_loop() -> None:
+def require_running_loop() -> None:
     """Raise ConfigurationError in synchronous code.
 
     A client would work there, but in the loop of a framework's `run_sync` or of `asyncio.run` it
