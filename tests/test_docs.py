@@ -4,8 +4,10 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from dataclasses import Field, fields
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -149,6 +151,31 @@ def test_the_index_lists_each_page() -> None:
 @pytest.mark.parametrize("cited", sorted(set(re.findall(r"``(docs/[\w/-]+\.rst)``", ALL))))
 def test_each_page_that_is_cited_exists(cited: str) -> None:
     assert (ROOT / cited).exists()
+
+
+RECIPES = sorted((ROOT / "tests/frameworks/recipes").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_page_about_frameworks_shows_each_tested_recipe(recipe: Path) -> None:
+    page = (ROOT / "docs/frameworks.rst").read_text()
+    shown = indent(recipe.read_text(), "   ")
+    assert f".. code-block:: python\n\n{shown}" in page
+
+
+def test_the_page_about_frameworks_shows_no_other_code() -> None:
+    page = (ROOT / "docs/frameworks.rst").read_text()
+    assert page.count("code-block::") == len(RECIPES) == 12
+
+
+def test_the_page_about_frameworks_names_the_releases_that_are_tested() -> None:
+    page = (ROOT / "docs/frameworks.rst").read_text()
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    for group in ("frameworks", "frameworks-openai2"):
+        for pin in groups[group]:
+            package, release = pin.split("==")
+            row = rf"^.+ ``{re.escape(package)}`` +{re.escape(release)} .* ``{group}``$"
+            assert re.search(row, page, re.MULTILINE), pin
 
 
 def test_the_readme_is_short() -> None:

@@ -96,6 +96,11 @@ NAMES = {
     "backends": ["QuotaBackend"],
     "tokens.bulk": ["refresh_expiring"],
     "decorators": ["quota_required"],
+    "contrib.crewai": ["llm"],
+    "contrib.haystack": ["chat_generator"],
+    "contrib.langchain": ["chat_model"],
+    "contrib.llama_index": ["llm"],
+    "contrib.pydantic_ai": ["model"],
     "contrib.drf": ["HasQuotaWallet", "WalletDenied", "exception_handler"],
     "exceptions": [
         "ConfigurationError",
@@ -307,9 +312,9 @@ def exported() -> list[str]:
     return names
 
 
-def test_modules_export_no_more_than_90_names() -> None:
+def test_modules_export_no_more_than_95_names() -> None:
     """The documented ones, and those that the packages `models` and `checks` hand on."""
-    assert len(exported()) <= 90
+    assert len(exported()) <= 95
 
 
 def test_extension_points_of_the_backend() -> None:

@@ -87,7 +87,10 @@ def check_sandbox(python: Path, wheel: Path, elsewhere: Path) -> None:
 # Without Django, with a database, with the sandbox, and what reads the repository.
 SOURCE_TESTS = ["tests/oidc/test_id_token.py", "tests/tokens", "tests/sandbox"]
 SOURCE_TESTS += ["tests/test_docs.py", "tests/test_packaging.py"]
-SOURCE_TESTS += ["-m", "not (storm or fuzz or browser or process or slow or neighbour)"]
+SOURCE_TESTS += [
+    "-m",
+    "not (storm or fuzz or browser or process or slow or neighbour or framework)",
+]
 
 
 def check_source_release(sdist: Path, elsewhere: Path) -> None:

@@ -1,1 +1,1 @@
-"""Support for other packages. Each module requires the package it is named after."""
+"""Support for other packages. Each module needs the package that it is named after."""
