@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 #: The environment variable that tells the server's process what to serve.
@@ -22,30 +23,30 @@ SERVERS = {
 
 def wsgi() -> Any:
     """The WSGI application; called in the server's process."""
-    _set_up()
     from django.core.wsgi import get_wsgi_application
 
-    return get_wsgi_application()
+    return _set_up(get_wsgi_application)
 
 
 def asgi() -> Any:
     """The ASGI application; called in the server's process."""
-    _set_up()
     from django.core.asgi import get_asgi_application
 
-    return get_asgi_application()
+    return _set_up(get_asgi_application)
 
 
-def _set_up() -> None:
+def _set_up(get_application: Callable[[], Any]) -> Any:
     from django.conf import settings
 
     config = json.loads(os.environ[CONFIG])
     settings.DATABASES["default"].update(config["database"])
     for name, value in config["settings"].items():
         setattr(settings, name, value)
-    from django_quota.web import keepalive
+    application = get_application()
+    from django_quota.web import keepalive  # which needs the models, so the apps
 
     keepalive.SILENCE_SECONDS = config["silence"]
+    return application
 
 
 class Served:
