@@ -287,30 +287,6 @@ def reuse(quota: LightProvider) -> None:
     say("... failures", len(wrong), "0")
 
 
-def copy_rows(count: int) -> None:
-    """So many users more, with the ciphertext of the only one there is."""
-    make = """
-        INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email,
-            is_staff, is_active, date_joined)
-        SELECT '', false, 'many' || n, '', '', '', false, true, now()
-            FROM generate_series(1, %s) n;
-        INSERT INTO django_quota_provideraccount (user_id, provider, external_id, issuer, email,
-            name, picture, created_at)
-        SELECT id, 'quota', username, '', '', '', '', now() FROM auth_user
-            WHERE username LIKE 'many%%';
-        INSERT INTO django_quota_quotatoken (account_id, access_token, refresh_token, id_token,
-            token_type, scope, expires_at, status, version, lease_owner, last_failure, created_at,
-            updated_at)
-        SELECT account.id, access_token, refresh_token, id_token, token_type, '', expires_at,
-            status, 0, '', '', now(), now()
-            FROM django_quota_provideraccount account,
-            (SELECT * FROM django_quota_quotatoken LIMIT 1) token
-            WHERE account.external_id LIKE 'many%%'
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(make, [count])
-
-
 class Chosen:
     """A router: all goes to the database that is chosen at the moment."""
 
@@ -326,6 +302,7 @@ def million(quota: LightProvider) -> None:
     """get_access_token among 1,000 rows and among 1,000,000 (PostgreSQL)."""
     from django.test.utils import CaptureQueriesContext
 
+    from benchmarks.rows import copy_rows
     from django_quota.models import QuotaToken
     from django_quota.tokens.access import get_access_token
 

@@ -10,7 +10,6 @@
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -121,22 +120,6 @@ class Sealed:
         except (InvalidToken, ValueError):
             raise _unreadable() from None
 
-    def rotated(self) -> "Sealed":
-        """Return the same secret, encrypted with the first key; `self` if it is already.
-
-        Raises what `reveal` raises.
-        """
-        newest, stored = _keys()[0], self.ciphertext.encode()
-        if not stored:
-            return self
-        with suppress(InvalidToken):
-            newest.extract_timestamp(stored)  # checks the signature and decrypts nothing
-            return self
-        try:
-            return Sealed(crypter().rotate(stored).decode())
-        except InvalidToken:
-            raise _unreadable() from None
-
     def same_secret(self, other: "Sealed") -> bool:
         """Return True if both decrypt to the same secret. False if one cannot be decrypted."""
         try:
@@ -149,6 +132,40 @@ class Sealed:
 
     def __repr__(self) -> str:
         return "<sealed>"
+
+
+class Rotation:
+    """Encrypts values again with the first key of FIELD_ENCRYPTION_KEY.
+
+    It reads the keys once, and is for many values, of which most use the same key. Raises
+    ConfigurationError if a key is missing or malformed.
+    """
+
+    def __init__(self) -> None:
+        self._keys = _keys()
+        self._newest = self._used = self._keys[0]
+
+    def rotated(self, ciphertext: str) -> str:
+        """Return the same secret, encrypted with the first key; `ciphertext` if it is already.
+
+        Raises TokenUnreadable if no key decrypts it.
+        """
+        if not ciphertext:
+            return ""
+        stored = ciphertext.encode()
+        # Begin with the key of the last value: to try a wrong one takes a third of a rotation.
+        for key in (self._used, *self._keys):
+            try:
+                if key is self._newest:
+                    key.extract_timestamp(stored)  # checks the signature and decrypts nothing
+                    rotated = ciphertext
+                else:
+                    rotated = self._newest.encrypt(key.decrypt(stored)).decode()
+            except InvalidToken:
+                continue
+            self._used = key
+            return rotated
+        raise _unreadable()
 
 
 def _unreadable() -> TokenUnreadable:

@@ -1,23 +1,23 @@
 """Key rotation: encrypt stored values again with the newest key of FIELD_ENCRYPTION_KEY.
 
-No lock is held while values are read and encrypted, and a value is written only if the row still
-has the one that was read. So it is safe beside live renewals, and can be interrupted and repeated.
+No lock is held while values are read and encrypted, and a row is written only if it still has the
+values that were read. So it is safe beside live renewals, and can be interrupted and repeated.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
-from django.apps import apps
-from django.db import connections, models, router, transaction
+from django.db import models, transaction
 
 from django_quota.exceptions import TokenUnreadable
-from django_quota.fields import EncryptedTokenField, Sealed, crypter
+from django_quota.fields import Rotation
+
+from .ciphertexts import Change, Ciphertexts, Row, all_ciphertexts, encrypted_columns
 
 __all__ = ["reencrypt"]
 
 #: Rows that are read at once and written in one transaction, which a renewal may have to wait for.
-CHUNK = 200
+CHUNK = 100
 #: The most passes through the tables. The second pass verifies the first. It also rewrites values
 #: that were locked, or were written meanwhile by a process that still uses another key first.
 PASSES = 5
@@ -70,11 +70,10 @@ def sample() -> KeyReport:
 
     Raises ConfigurationError if a key is missing or malformed.
     """
-    crypter()  # raises, even where nothing is stored
-    report = KeyReport()
-    for model in _models():
-        for row in {*_rows(model)[:SAMPLE], *_rows(model).reverse()[:SAMPLE]}:
-            _rotated(row, report)
+    rotation, report = Rotation(), KeyReport()
+    for stored in all_ciphertexts():
+        for row in {*stored.first(SAMPLE), *stored.last(SAMPLE)}:
+            _rotated(row, stored, rotation, report)
     return report
 
 
@@ -83,84 +82,56 @@ def unreadable_columns(row: models.Model) -> list[str]:
 
     Raises ConfigurationError if a key is missing or malformed.
     """
-    return [name for name in _columns(type(row)) if _rotated_value(getattr(row, name)) is None]
-
-
-def _models() -> list[type[models.Model]]:
-    """Return the models of this package that have encrypted columns."""
-    return [each for each in apps.get_app_config("django_quota").get_models() if _columns(each)]
-
-
-def _columns(model: type[models.Model]) -> list[str]:
-    fields = model._meta.concrete_fields
-    return [field.name for field in fields if isinstance(field, EncryptedTokenField)]
-
-
-def _rows(model: type[models.Model]) -> "models.QuerySet[Any]":
-    """Return all rows, with their encrypted columns only."""
-    alias = router.db_for_write(model)
-    return model._default_manager.using(alias).only("pk", *_columns(model)).order_by("pk")
-
-
-def _chunks(model: type[models.Model]) -> Iterator[list[models.Model]]:
-    """Yield all rows in chunks. Each chunk is read when it is needed."""
-    rest = _rows(model)
-    while chunk := list(rest[:CHUNK]):
-        yield chunk
-        rest = _rows(model).filter(pk__gt=chunk[-1].pk)
+    rotation = Rotation()
+    values = {name: getattr(row, name).ciphertext for name in encrypted_columns(type(row))}
+    return [name for name, value in values.items() if _rotated_value(value, rotation) is None]
 
 
 def _go_through(*, write: bool, progress: Callable[[int, int], None] | None) -> KeyReport:
     """Read every row and, with `write`, rewrite those that use an older key."""
-    crypter()  # raises, even where nothing is stored
-    report = KeyReport()
-    done, total = 0, sum(_rows(model).count() for model in _models()) if progress else 0
-    for model in _models():
-        for rows in _chunks(model):
-            changes = [(row, new) for row in rows if (new := _rotated(row, report))]
+    rotation, report = Rotation(), KeyReport()
+    done, total = 0, sum(each.count() for each in all_ciphertexts()) if progress else 0
+    for stored in all_ciphertexts():
+        for rows in _chunks(stored):
+            rotated = (_rotated(row, stored, rotation, report) for row in rows)
+            changes = [change for change in rotated if change.new != change.old]
             if write and changes:
-                _swap(model, changes)
+                with transaction.atomic(using=stored.alias, durable=True):
+                    stored.swap(changes)
             done += len(rows)
             if progress:
                 progress(done, total)
     return report
 
 
-def _rotated(row: models.Model, report: KeyReport) -> dict[str, Sealed]:
-    """Return new values for the columns of `row` that use an older key. Counts all columns."""
-    changes = {}
-    for name in _columns(type(row)):
-        old = getattr(row, name)
-        new = _rotated_value(old)
+def _chunks(stored: Ciphertexts) -> Iterator[list[Row]]:
+    """Yield all rows in chunks. Each chunk is read when it is needed."""
+    after = 0
+    while chunk := stored.first(CHUNK, after=after):
+        yield chunk
+        after = chunk[-1][0]
+
+
+def _rotated(row: Row, stored: Ciphertexts, rotation: Rotation, report: KeyReport) -> Change:
+    """Encrypt the values of `row` that use an older key again. Counts all values."""
+    key, *values = row
+    changed = []
+    for name, old in zip(stored.columns, values, strict=True):
+        new = _rotated_value(old, rotation)
         if new is None:
             report.unreadable += 1
             if len(report.examples) < MAX_EXAMPLES:
-                report.examples.append(f"{type(row).__name__} {row.pk}: {name}")
+                report.examples.append(f"{stored.model.__name__} {key}: {name}")
         elif new != old:
             report.older += 1
-            changes[name] = new
         elif old:
             report.newest += 1
-    return changes
+        changed.append(old if new is None else new)
+    return Change(key, tuple(values), tuple(changed))
 
 
-def _rotated_value(value: Sealed) -> Sealed | None:
+def _rotated_value(ciphertext: str, rotation: Rotation) -> str | None:
     try:
-        return value.rotated()
+        return rotation.rotated(ciphertext)
     except TokenUnreadable:
         return None
-
-
-def _swap(model: type[models.Model], changes: list[tuple[models.Model, dict[str, Sealed]]]) -> None:
-    """Write the new values, each row only if it still has the old ones."""
-    alias = router.db_for_write(model)
-    with transaction.atomic(using=alias, durable=True):
-        if connections[alias].features.has_select_for_update_skip_locked:
-            # Skip locked rows: while waiting for one, this would keep the others locked.
-            rows = model._default_manager.using(alias).select_for_update(skip_locked=True)
-            keys = [row.pk for row, _new in changes]
-            free = set(rows.filter(pk__in=keys).values_list("pk", flat=True))
-            changes = [change for change in changes if change[0].pk in free]
-        for row, new in changes:
-            old = {name: getattr(row, name) for name in new}
-            model._default_manager.using(alias).filter(pk=row.pk, **old).update(**new)

@@ -21,6 +21,7 @@ from django.utils import timezone
 from django_quota.exceptions import ConfigurationError, TokenUnreadable
 from django_quota.models import PendingRevocation, ProviderAccount, QuotaToken
 from django_quota.tokens import access, reencryption
+from django_quota.tokens.ciphertexts import Ciphertexts
 from django_quota.tokens.reencryption import KeyReport, reencrypt, sample, unreadable_columns
 from tests.helpers import programs
 from tests.helpers.concurrency import begin_together, locked_elsewhere
@@ -87,7 +88,7 @@ def before_the_swap(
     monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any], *, times: int = 1
 ) -> None:
     """Let `what` happen after rows were read and before they are written."""
-    real = reencryption._swap
+    real = Ciphertexts.swap
     left = [what] * times
 
     def interrupted(*of: Any) -> None:
@@ -95,7 +96,7 @@ def before_the_swap(
             left.pop()()
         real(*of)
 
-    monkeypatch.setattr(reencryption, "_swap", interrupted)
+    monkeypatch.setattr(Ciphertexts, "swap", interrupted)
 
 
 class TestReencrypt:
@@ -186,19 +187,19 @@ class TestReencrypt:
             reencrypt()
 
     def test_rows_are_read_and_written_in_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """However many there are, so many are in memory at once."""
+        """However many there are, so many are in memory at once, and each chunk is one UPDATE."""
         monkeypatch.setattr(reencryption, "CHUNK", 10)
         make(25)
         with CaptureQueriesContext(connection) as queries:
             reencrypt()
-        reads = [
-            query["sql"]
-            for query in queries.captured_queries
-            if query["sql"].startswith("SELECT") and "FOR UPDATE" not in query["sql"]
-        ]
+        statements = [query["sql"] for query in queries.captured_queries]
+        reads = [sql for sql in statements if "LIMIT 10" in sql]
+        writes = [sql for sql in statements if sql.startswith("UPDATE") and "CASE" in sql]
+        locks = [sql for sql in statements if "WHERE id IN" in sql and sql.startswith("SELECT")]
         # Two passes over two tables: chunks of 10, 10 and 5, and the one that finds none.
         assert len(reads) == 2 * 2 * 4
-        assert all("LIMIT 10" in sql for sql in reads)
+        # The first pass writes three chunks of each table.
+        assert len(writes) == len(locks) == 2 * 3
 
 
 class TestUnreadable:
