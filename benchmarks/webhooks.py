@@ -1,23 +1,28 @@
-"""Deliveries by the thousand, many of them twice: `python -m benchmarks.webhooks`, as
+"""Deliveries by the thousand, many of them twice: `python -m benchmarks.webhooks CASE`, as
 benchmarks.refresh does it.
 
-Processes take turns: what stands side by side in the plan is delivered at the same moment. What is
-not taken is delivered again, as Quota would.
+`many`: processes take turns: what stands side by side in the plan is delivered at the same moment.
+What is not taken is delivered again, as Quota would.
+
+`cost`: CPU time and statements of one delivery, which another load of the machine changes less than
+a rate. To compare two commits, run it in a checkout of each, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.refresh import run, say, sqlite
 from tests.light_provider import LightProvider
-from tests.storms.crew import Crew, make_event, make_users
+from tests.storms.crew import Crew, make_event, make_users, post_event
 
 PROCESSES = 8
 #: Deliveries that each process makes before it waits for the others.
@@ -69,15 +74,56 @@ def webhooks(total: int, quota: LightProvider) -> None:
     say("... handled twice", sum(times > 1 for times in heard.values()), "0")
     stored = WebhookEvent.objects
     say("... lost", events - stored.exclude(handled_at=None).count(), "0")
-    say("... deliveries a second", round(rate), "no bound")
+    say("... deliveries a second", round(rate), "2.5 x 352, quiet")
+
+
+def cost(total: int, quota: LightProvider) -> None:
+    """What one process and its connection at PostgreSQL spend for a delivery."""
+    from django.conf import settings
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    settings.QUOTA_WEBHOOK_SECRET = "whsec_benchmark"
+    make_users(100)
+    for number in range(100):  # what is only built once
+        post_event(make_event(total + 1 + number))
+    bodies = [make_event(number) for number in range(total)]
+    for kind in ("a new event", "a duplicate"):
+        before, server = time.process_time(), server_seconds()
+        wrong = sum(post_event(body) != 200 for body in bodies)
+        ours = 1000 * (time.process_time() - before) / total
+        theirs = 1000 * (server_seconds() - server) / total
+        with CaptureQueriesContext(connection) as queries:
+            post_event(make_event(total) if kind == "a new event" else bodies[0])
+        say(f"{kind}: answered otherwise", wrong, "0")
+        say("... statements", len(queries), "3 and 1")
+        say("... CPU, ms", f"{ours:.2f}, and {theirs:.2f} of the server's", "for comparison")
+
+
+def server_seconds() -> float:
+    """The CPU seconds of our connection's process at PostgreSQL; 0 for another database."""
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        return 0.0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+CASES = {"many": (webhooks, 100_000), "cost": (cost, 2_000)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deliveries", type=int, default=100_000)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--deliveries", type=int)
     parser.add_argument("--ds", default="tests.settings_postgresql")
     options = parser.parse_args()
-    run(partial(webhooks, options.deliveries), options.ds)
+    work, deliveries = CASES[options.case]
+    run(partial(work, options.deliveries or deliveries), options.ds)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _balance_updated(event: WebhookEvent, user: Any) -> None:
     """Forget the balance. The event's own may be older than one that is known: deliveries come late
     and in any order."""
     if user is not None:
-        forget_balance(user)
+        forget_balance(user, anew=False)  # `webhooks` has just read which wallet it is
 
 
 def _balance_low(event: WebhookEvent, user: Any) -> None:

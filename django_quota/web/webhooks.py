@@ -5,33 +5,24 @@ Quota delivers the event again.
 """
 
 import logging
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import router
-from django.db.models import F
 from django.http import HttpRequest, JsonResponse
-from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from django_quota import accounts
 from django_quota.exceptions import ProviderUnavailable, new_reference
 from django_quota.models import WebhookEvent
 from django_quota.signals import webhook_received
-from django_quota.tokens.clock import Clock
-from django_quota.tokens.leases import Lease
 from django_quota.tokens.locking import REFUSALS
 
+from . import webhook_rows
 from .responses import add_private_headers, log_as_warning, outside_transactions
-from .webhook_delivery import Delivery, DeliveryRefused, is_identifier, read_delivery
+from .webhook_delivery import Delivery, DeliveryRefused, read_delivery
 from .webhook_events import apply_event
 
 logger = logging.getLogger("django_quota.webhooks")
-
-#: Seconds after which another delivery may handle an event, because the first handler has died.
-LEASE_SECONDS = 60
 
 
 @csrf_exempt
@@ -68,43 +59,18 @@ def _response(status: int) -> JsonResponse:
 
 def _handle(delivery: Delivery) -> int:
     """Store the event, handle it unless that has been done, and return the response's status."""
-    user = _find_user(delivery.data.get("user_id"))
-    WebhookEvent.objects.using(_alias()).bulk_create(
-        [
-            WebhookEvent(
-                event_id=delivery.id,
-                type=delivery.type,
-                user=user,
-                body=delivery.body,
-                created_at=delivery.created_at,
-            )
-        ],
-        ignore_conflicts=True,  # of two deliveries at once, the database keeps the first
-    )
-    event = WebhookEvent.objects.using(_alias()).get(event_id=delivery.id)
-    if event.body != delivery.body:
-        raise DeliveryRefused(409, "another event of this id was delivered before")
-    if event.handled_at is not None:
+    known = webhook_rows.look_up(delivery)
+    if known.is_handled:
         return 200
-    event.claimed_until = _claim(event)
-    return 503 if event.claimed_until is None else _handle_claimed(event, user)
-
-
-def _alias() -> str:
-    return router.db_for_write(WebhookEvent)
-
-
-def _rows(event: WebhookEvent) -> Any:
-    return WebhookEvent.objects.using(_alias()).filter(pk=event.pk)
-
-
-def _claim(event: WebhookEvent) -> datetime | None:
-    """Take the lease of `event`, and return its end. None if another process holds the lease, or
-    has just handled the event."""
-    now = Clock.of(_alias()).now()
-    until = now + timedelta(seconds=LEASE_SECONDS)
-    unhandled = _rows(event).filter(handled_at=None).exclude(Lease.held("claimed_until", now))
-    return until if unhandled.update(claimed_until=until, attempts=F("attempts") + 1) else None
+    event = webhook_rows.find_event(delivery) if known.is_stored else None
+    if event is None:
+        event = webhook_rows.store_claimed(delivery, known)
+    elif event.handled_at is not None:
+        return 200
+    elif not webhook_rows.claim(event, known.clock):
+        event = None
+    # Without an event, another delivery of it is being handled, or was handled just now.
+    return 503 if event is None else _handle_claimed(event, known.user)
 
 
 def _handle_claimed(event: WebhookEvent, user: Any) -> int:
@@ -117,11 +83,9 @@ def _handle_claimed(event: WebhookEvent, user: Any) -> int:
         webhook_received.send(sender=WebhookEvent, event=event, user=user)
     except Exception as error:
         status = _log_failure(event, error)
-        # Give back our own lease only: it may have ended, and another process have taken its own.
-        own = _rows(event).filter(claimed_until=event.claimed_until)
-        own.update(claimed_until=None, last_failure=type(error).__name__[:100])
+        webhook_rows.give_back(event, type(error).__name__[:100])
         return status
-    _rows(event).update(handled_at=timezone.now(), claimed_until=None, last_failure="")
+    webhook_rows.end(event)
     return 200
 
 
@@ -136,11 +100,3 @@ def _log_failure(event: WebhookEvent, error: Exception) -> int:
     reference = new_reference()
     logger.exception("webhook %s (%s) failed [%s]", event.event_id, event.type, reference)
     return 500
-
-
-def _find_user(user_id: object) -> Any:
-    """The user with this `sub`; None if this site does not know it."""
-    if not is_identifier(user_id):
-        return None
-    account = accounts.find(user_id)
-    return None if account is None else account.user

@@ -19,6 +19,7 @@ from django.contrib.auth import get_user_model
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_quota import accounts, connecting, signals
@@ -29,7 +30,7 @@ from django_quota.tokens import revocation
 from django_quota.tokens.revocation import prune
 from django_quota.wallet import purchases
 from django_quota.wallet.balances import Balance, begin_request, keep_balance, kept_balance
-from django_quota.web import webhook_delivery, webhooks
+from django_quota.web import webhook_delivery, webhook_rows, webhooks
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import begin_together, closes_connections
 from tests.helpers.databases import read_only_database
@@ -340,6 +341,43 @@ class TestOnce:
             assert deliver(body).status_code == 200
         assert len(heard) == 1
 
+    def test_event_that_another_delivery_stores_meanwhile_is_left_to_it(
+        self, ada: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body, real = event(), webhook_rows.look_up
+        first: list[int] = []
+
+        def late(delivery: Any) -> Any:
+            known = real(delivery)
+            if not first:
+                first.append(0)
+                first[0] = deliver(body).status_code
+            return known
+
+        monkeypatch.setattr(webhook_rows, "look_up", late)
+        with listening(signals.webhook_received) as heard:
+            second = deliver(body).status_code
+            third = deliver(body).status_code
+        assert (first, second, third) == ([200], 503, 200)
+        assert len(heard) == 1
+
+    def test_user_who_is_deleted_meanwhile_is_an_error_and_the_next_delivery_is_handled(
+        self, ada: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body, real = event(), webhook_rows.look_up
+
+        def late(delivery: Any) -> Any:
+            known = real(delivery)
+            get_user_model().objects.all().delete()
+            return known
+
+        monkeypatch.setattr(webhook_rows, "look_up", late)
+        assert deliver(body).status_code == 500
+        monkeypatch.setattr(webhook_rows, "look_up", real)
+        with listening(signals.webhook_received) as heard:
+            assert deliver(body).status_code == 200
+        assert [said["user"] for said in heard] == [None]
+
     def test_of_sixteen_at_once(self) -> None:
         body = event()
         with listening(signals.webhook_received) as heard:
@@ -380,7 +418,7 @@ class TestOnce:
     def test_a_lease_of_who_looked_at_the_clock_later_is_one(self, ahead: float) -> None:
         body = event()
         assert deliver(body).status_code == 200
-        until = timezone.now() + timedelta(seconds=webhooks.LEASE_SECONDS + ahead)
+        until = timezone.now() + timedelta(seconds=webhook_rows.LEASE_SECONDS + ahead)
         WebhookEvent.objects.update(handled_at=None, claimed_until=until)
         with listening(signals.webhook_received) as heard:
             assert deliver(body).status_code == 503
@@ -411,6 +449,28 @@ class TestOnce:
         finally:
             connection.settings_dict["ATOMIC_REQUESTS"] = False
         assert seen == [(False, True)]
+
+
+class TestStatements:
+    """Each is a round trip to the database, and Quota waits for them."""
+
+    @pytest.mark.parametrize("kind", ["balance.updated", "usage.completed"])
+    def test_new_event_takes_three(self, ada: Any, kind: str) -> None:
+        """A look at user, event and clock; the row with its lease; and the end of the lease."""
+        with CaptureQueriesContext(connection) as queries:
+            assert deliver(event(kind)).status_code == 200
+        assert [query["sql"].split()[0] for query in queries] == [
+            "SELECT",
+            "INSERT",
+            "UPDATE",
+        ]
+
+    def test_event_that_was_handled_before_takes_one(self, ada: Any) -> None:
+        body = event()
+        deliver(body)
+        with CaptureQueriesContext(connection) as queries:
+            assert deliver(body).status_code == 200
+        assert [query["sql"].split()[0] for query in queries] == ["SELECT"]
 
 
 class TestWhatItDoes:
