@@ -30,7 +30,7 @@ from .lookup import token_row, token_row_again, token_row_of_account
 from .payer import require_payer
 from .places import Elsewhere, Place, at_place_of_caller, here
 from .renewal import Renewal
-from .single_flight import in_transaction, renewals
+from .single_flight import OwnThread, in_transaction, renewals
 
 T = TypeVar("T")
 
@@ -90,12 +90,15 @@ def renew(account: ProviderAccount) -> bool:
     return True
 
 
-def renew_unless_taken(seen: QuotaToken, *, since: datetime, patience: float) -> bool:
+def renew_unless_taken(
+    seen: QuotaToken, *, since: datetime, patience: float, thread: OwnThread | None = None
+) -> bool:
     """Renew the row `seen`, unless another worker has it. For bulk work, which does not wait.
 
     Returns False if another worker holds the row, has written it, or has failed to renew it after
     `since`, and if the access token is valid and there is no refresh token. `patience` is how many
-    seconds to wait for a database that is away, before the token is spent.
+    seconds to wait for a database that is away, before the token is spent. It runs in `thread`, if
+    there is one.
 
     Do not call it in a transaction. Raises what `get_access_token` raises.
     """
@@ -103,7 +106,7 @@ def renew_unless_taken(seen: QuotaToken, *, since: datetime, patience: float) ->
     work = partial(Renewal(seen, None, since=since).run_unless_taken, patience)
     place = locking.under_lock(lambda: here(alias), alias, patience)
     try:
-        return renewals.result(_begin(place, object(), work))
+        return renewals.result(_begin(place, object(), work, thread=thread))
     except Elsewhere:
         return work()
 
@@ -125,9 +128,16 @@ def _found_or_begun(user: Any, rejected: str | None) -> "str | _Wanted":
 _look = at_place_of_caller(_found_or_begun)
 
 
-def _begin(place: Place, key: Hashable, work: Callable[[], T], *, join: bool = True) -> "Future[T]":
+def _begin(
+    place: Place,
+    key: Hashable,
+    work: Callable[[], T],
+    *,
+    join: bool = True,
+    thread: OwnThread | None = None,
+) -> "Future[T]":
     """Start `work` in `renewals`, on its own connection, in the database and schema of `place`."""
-    return renewals.start(key, partial(_at_place, place, work), join=join)
+    return renewals.start(key, partial(_at_place, place, work), join=join, thread=thread)
 
 
 def _at_place(place: Place, work: Callable[[], T]) -> T:

@@ -31,7 +31,7 @@ from django_quota.models import QuotaToken
 from . import access, locking
 from .clock import PRECISION, Clock
 from .leases import Lease
-from .single_flight import in_transaction
+from .single_flight import OwnThread, in_transaction
 
 __all__ = ["refresh_expiring"]
 
@@ -104,10 +104,12 @@ def refresh_expiring(
         clock = _ask(lambda: Clock.of(alias), alias)
         due = _due(clock.now(), within)
         total = due.count() if progress else 0
-        for done, outcome in enumerate(_outcomes(due, clock, 1 / rate if rate else 0), start=1):
-            count[outcome] += 1
-            if progress:
-                progress(done, total)
+        with OwnThread() as thread:
+            outcomes = _outcomes(due, clock, 1 / rate if rate else 0, thread)
+            for done, outcome in enumerate(outcomes, start=1):
+                count[outcome] += 1
+                if progress:
+                    progress(done, total)
     except (ConfigurationError, ProviderUnavailable) as error:
         stopped, misconfigured = str(error), isinstance(error, ConfigurationError)
         count["failed"] += 1
@@ -129,7 +131,9 @@ def _due(started: datetime, within: timedelta) -> QuerySet[QuotaToken]:
     )
 
 
-def _outcomes(due: QuerySet[QuotaToken], clock: Clock, interval: float) -> Iterator[str]:
+def _outcomes(
+    due: QuerySet[QuotaToken], clock: Clock, interval: float, thread: OwnThread
+) -> Iterator[str]:
     """Renew each token that is due, and yield the outcome. Raises an error that concerns all."""
     in_a_row, started = 0, clock.now()
     # Tokens that have failed before come last, the oldest failure first. So tokens that always fail
@@ -141,7 +145,7 @@ def _outcomes(due: QuerySet[QuotaToken], clock: Clock, interval: float) -> Itera
         began = time.monotonic()
         outcome = "renewed"
         try:
-            if not _renew(row, clock, started):
+            if not _renew(row, clock, started, thread):
                 outcome = "taken"
         except NotConnected:
             outcome = "taken"  # the user has disconnected just now
@@ -201,11 +205,11 @@ def _free(rows: QuerySet[QuotaToken], now: datetime) -> QuerySet[QuotaToken]:
     return rows.exclude(Lease.held("lease_until", now, saving=True))
 
 
-def _renew(row: QuotaToken, clock: Clock, since: datetime) -> bool:
+def _renew(row: QuotaToken, clock: Clock, since: datetime, thread: OwnThread) -> bool:
     """Call `renew_unless_taken`, and again after a wait if Quota says so (RFC 6585 section 4)."""
     for _attempt in range(WAITS):
         try:
-            return access.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE)
+            return _renew_once(row, since, thread)
         except RateLimited as error:
             pause = PAUSE if error.retry_after is None else error.retry_after
             if pause > LONGEST_PAUSE:
@@ -213,4 +217,8 @@ def _renew(row: QuotaToken, clock: Clock, since: datetime) -> bool:
             time.sleep(pause)
             # `clock` may be late, so the failure just saved could seem to be another worker's.
             since = clock.now() + timedelta(seconds=PRECISION)
-    return access.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE)
+    return _renew_once(row, since, thread)
+
+
+def _renew_once(row: QuotaToken, since: datetime, thread: OwnThread) -> bool:
+    return access.renew_unless_taken(row, since=since, patience=LONGEST_PAUSE, thread=thread)

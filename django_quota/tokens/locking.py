@@ -12,7 +12,7 @@ from django.db.models import F
 from django_quota.exceptions import ConfigurationError, ProviderUnavailable
 from django_quota.models import QuotaToken, of_same_account
 
-from .clock import SQL, Clock
+from .clock import PRECISION, SQL, Clock
 
 T = TypeVar("T")
 
@@ -121,11 +121,11 @@ def locked(seen: QuotaToken, *, skip_locked: bool = False) -> Iterator[QuotaToke
             # SQLite has no row locks. A transaction that writes first waits for the one write lock.
             # A transaction that reads first fails at once if another one has written since.
             rows.update(version=F("version"))
-        with _bounded_wait(connection, nested=nested):
+        with _bounded_wait(connection, nested=nested) as clock:
             row = rows.select_for_update(skip_locked=skip_locked).first()
         if row is not None:
             row.lock_waited = time.monotonic() - began
-            row.clock = Clock.of(alias)
+            row.clock = clock or Clock.of(alias)
         yield of_same_account(row, seen)
 
 
@@ -141,7 +141,7 @@ def write_transaction(alias: str) -> Iterator[Clock]:
     clock = None if connection.vendor == "postgresql" else Clock.of(alias)
     nested = connection.in_atomic_block
     with transaction.atomic(using=alias), _bounded_wait(connection, nested=nested) as read:
-        yield clock or read
+        yield clock or read or Clock.of(alias)
 
 
 @contextmanager
@@ -149,18 +149,20 @@ def _bounded_wait(connection: BaseDatabaseWrapper, *, nested: bool) -> Iterator[
     """Limit the wait of a statement for a lock to LOCK_WAIT seconds.
 
     The setting is restored, because a pooler gives the connection to others. SQLite has a limit of
-    its own, `timeout`. On PostgreSQL it yields the database's clock, before the wait.
+    its own, `timeout`. On PostgreSQL it yields the database's clock, unless the answer was late.
     """
     if connection.vendor == "postgresql":
         # It holds until the end of the transaction, which may be the caller's.
         with connection.cursor() as cursor:
+            began = time.monotonic()
             cursor.execute(
                 "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true), "
                 + SQL[connection.vendor],
                 [f"{LOCK_WAIT * 1000:.0f}ms"],
             )
             before, _set, seconds = cursor.fetchone()
-            yield Clock(seconds, time.monotonic())
+            at = time.monotonic()
+            yield Clock(seconds, at) if at < began + PRECISION else None
             if nested:
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", [before])
     elif getattr(connection, "mysql_is_mariadb", False):

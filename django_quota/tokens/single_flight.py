@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from django.db import connections
 
@@ -44,11 +45,19 @@ class SingleFlight:
         self._pool = ThreadPoolExecutor(THREADS, "django_quota-renewal")
         self._stopping = False
 
-    def start(self, key: Hashable, work: Callable[[], T], *, join: bool = True) -> "Future[T]":
+    def start(
+        self,
+        key: Hashable,
+        work: Callable[[], T],
+        *,
+        join: bool = True,
+        thread: "OwnThread | None" = None,
+    ) -> "Future[T]":
         """Start `work`, or join the work of that key that is running. It goes on if nobody waits.
 
-        Raises ProviderUnavailable if no thread can be started or, without `join`, if the key's work
-        is running.
+        It runs in `thread`, or by default in one that closes its connections after the work. Raises
+        ProviderUnavailable if no thread can be started or, without `join`, if the key's work is
+        running.
         """
         if self.inline:
             return _done(work)
@@ -58,7 +67,10 @@ class SingleFlight:
                     raise still_running()
                 return running
             try:
-                future = self._pool.submit(for_other_thread(work))
+                if thread is None:
+                    future = self._pool.submit(for_other_thread(work))
+                else:
+                    future = thread.submit(work)
             except RuntimeError:
                 raise ProviderUnavailable(
                     "This process can start no thread to renew the token, perhaps because it is "
@@ -150,14 +162,44 @@ def _on_own_connections(work: Callable[[], T]) -> T:
     The callers that wait for the work may hold every connection of the pool.
     """
     try:
-        for alias in connections:
-            _leave_pool(alias)
-        with without_limit():
-            return work()
+        return _outside_of_pool(work)
     finally:
-        for connection in connections.all(initialized_only=True):
-            connection.close()
-            del connections[connection.alias]
+        _close_connections()
+
+
+def _outside_of_pool(work: Callable[[], T]) -> T:
+    for alias in connections:
+        _leave_pool(alias)
+    with without_limit():
+        return work()
+
+
+def _close_connections() -> None:
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        del connections[connection.alias]
+
+
+class OwnThread:
+    """A thread for many renewals, one after another; a context manager.
+
+    Its connections stay open until the end, because to connect takes longer than to renew.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "django_quota-renewal")
+
+    def submit(self, work: Callable[[], T]) -> "Future[T]":
+        """Start `work`, in the context of the caller."""
+        return self._pool.submit(copy_context().run, _outside_of_pool, work)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(RuntimeError):  # the process is ending, which closes them, too
+            self._pool.submit(_close_connections)
+        self._pool.shutdown()
 
 
 def _leave_pool(alias: str) -> None:
