@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.core.management.commands import flush
-from django.db import connections
+from django.db import connection, connections, transaction
+from django.db.backends.signals import connection_created
+from django.db.models import Model
+from django.dispatch import receiver
 from pytest_django import DjangoDbBlocker
 from pytest_django.fixtures import Settings
 
@@ -66,20 +70,44 @@ def clean_memory() -> Iterator[None]:
     cache.clear()
     yield
     durable.outbox._forget()
-    # Where async code ran without a server, in a thread that stays: nobody ends its requests.
-    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+    if queried_elsewhere.is_set():
+        queried_elsewhere.clear()
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+
+
+#: Set once another thread than the main one has opened a database connection. Where async code runs
+#: without a server, that is a thread which stays, and nobody ends its requests.
+queried_elsewhere = threading.Event()
+
+
+@receiver(connection_created)
+def note_thread(**sent: Any) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        queried_elsewhere.set()
+
+
+#: What Django fills after a flush.
+REFILLED: list[type[Model]] = [ContentType, Permission]
+
+
+def insert_into(model: type[Model]) -> str:
+    quote = connection.ops.quote_name
+    columns = [quote(str(field.column)) for field in model._meta.concrete_fields]
+    values = ", ".join(["%s"] * len(columns))
+    return f"INSERT INTO {quote(model._meta.db_table)} ({', '.join(columns)}) VALUES ({values})"
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """The test database. After a flush, Django finds out anew which permissions there are, which
-    takes longer than most tests; here the rows of before come back."""
+    takes longer than most tests; here the rows of before come back, as plain SQL."""
     with django_db_blocker.unblock():
-        kinds, permissions = list(ContentType.objects.all()), list(Permission.objects.all())
+        kept = [(insert_into(model), list(model.objects.values_list())) for model in REFILLED]
 
     def restore(verbosity: int, interactive: bool, db: str) -> None:
-        ContentType.objects.using(db).bulk_create(kinds)
-        Permission.objects.using(db).bulk_create(permissions)
+        with transaction.atomic(using=db), connections[db].cursor() as cursor:
+            for insert, rows in kept:
+                cursor.executemany(insert, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flush, "emit_post_migrate_signal", restore)
