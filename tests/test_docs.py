@@ -21,6 +21,7 @@ from django_quota.urls import urlpatterns
 from django_quota.web import webhook_delivery
 from django_quota.web.current import CurrentQuota
 from django_quota.web.messages import SIGN_IN_ERRORS, VIEW_ERRORS
+from tests.helpers.sources import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text()
@@ -112,7 +113,7 @@ def cited_tests() -> list[str]:
 @pytest.mark.parametrize("cited", cited_tests())
 def test_each_test_that_the_security_pages_cite_exists(cited: str) -> None:
     file, *names = cited.removeprefix("tests/").split("::")
-    body = ast.parse((ROOT / "tests" / file).read_text()).body
+    body: list[ast.stmt] = parsed(ROOT / "tests" / file).body
     for name in names:
         (found,) = [node for node in body if getattr(node, "name", "") == name]
         body = getattr(found, "body", [])

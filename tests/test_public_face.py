@@ -27,6 +27,7 @@ from django_quota.urls import app_name, urlpatterns
 from django_quota.wallet.usage import Usage
 from django_quota.web.current import CurrentQuota
 from tests.helpers import programs
+from tests.helpers.sources import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {
@@ -306,7 +307,7 @@ def exported() -> list[str]:
     names: list[str] = []
     package = Path(django_quota.__file__).parent
     for path in set(package.rglob("*.py")) - set(package.glob("sandbox/**/*.py")):
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 names += ast.literal_eval(node.value)
     return names

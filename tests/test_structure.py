@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.sources import parsed
+
 TESTS = Path(__file__).parent
-MODULES = sorted(str(path.relative_to(TESTS)) for path in TESTS.rglob("test_*.py"))
 #: The few that wait for a moment of Quota's own, which only its clock brings: path -> how often.
 SLEEPS = {"sandbox/test_provider.py": 1, "sandbox/test_wallet.py": 1}
 
@@ -23,14 +25,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module or ''}.{alias.name}" for alias in node.names)
 
 
-def importing_tests(source: str) -> list[str]:
-    names = imported(ast.parse(source))
-    return [name for name in names if any(p.startswith("test_") for p in name.split("."))]
+def importing_tests(tree: ast.AST) -> list[str]:
+    return [name for name in imported(tree) if any(p.startswith("test_") for p in name.split("."))]
 
 
-def sleeps_in(source: str) -> int:
+def sleeps_in(tree: ast.AST) -> int:
     """How often `sleep` of `time` or `asyncio` is called."""
-    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return sum(
         isinstance(call, ast.Attribute)
         and call.attr == "sleep"
@@ -40,15 +41,25 @@ def sleeps_in(source: str) -> int:
     )
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_no_test_module_imports_another(path: str) -> None:
-    assert importing_tests((TESTS / path).read_text()) == []
+@cache
+def modules() -> dict[str, ast.Module]:
+    """All test modules: path -> tree."""
+    return {str(path.relative_to(TESTS)): parsed(path) for path in TESTS.rglob("test_*.py")}
 
 
-@pytest.mark.parametrize("path", MODULES)
-def test_no_test_module_sleeps(path: str) -> None:
+def test_test_modules_are_found() -> None:
+    assert len(modules()) > 100
+
+
+def test_no_test_module_imports_another() -> None:
+    found = {path: importing_tests(tree) for path, tree in modules().items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_no_test_module_sleeps() -> None:
     """`wait_until` of tests/helpers/concurrency.py is the one loop that does."""
-    assert sleeps_in((TESTS / path).read_text()) == SLEEPS.get(path, 0)
+    found = {path: sleeps_in(tree) for path, tree in modules().items()}
+    assert {path: times for path, times in found.items() if times} == SLEEPS
 
 
 @pytest.mark.parametrize(
@@ -62,9 +73,9 @@ def test_no_test_module_sleeps(path: str) -> None:
     ],
 )
 def test_import_of_a_test_module_is_found(source: str) -> None:
-    assert len(importing_tests(source)) == 1
+    assert len(importing_tests(ast.parse(source))) == 1
 
 
 @pytest.mark.parametrize("source", ["time.sleep(1)", "async def f():\n    await asyncio.sleep(0)"])
 def test_sleep_is_found(source: str) -> None:
-    assert sleeps_in(source) == 1
+    assert sleeps_in(ast.parse(source)) == 1

@@ -25,6 +25,7 @@ from django_quota.web.messages import (
     explain,
 )
 from django_quota.web.signed_scopes import sign_scope
+from tests.helpers.sources import parsed
 from tests.sandbox_client import query_of
 
 PACKAGE = Path(django_quota.__file__).parent
@@ -67,7 +68,7 @@ def codes_raised() -> set[str]:
     """The first argument of every `SignInFailed(...)` in the package."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
