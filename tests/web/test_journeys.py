@@ -90,13 +90,23 @@ def test_who_stops_loading_the_payment_page_can_click_again(
     """The browser stays on the page, and does not say so."""
     page.goto(f"{site}/auth/quota/packages")
     sign_in_at_quota(page, sandbox.person())
+    browser = page.context.new_cdp_session(page)
+    page.clock.install(time=0)
     page.goto(f"{site}/auth/quota/packages")
-    sandbox.set(latency={"/api/payments/checkout": 3})
+    page.clock.pause_at(3_600)  # from here on, only the test moves the page's clock
     button = page.get_by_role("button", name="$5.00")
-    button.evaluate("button => { button.click(); setTimeout(() => window.stop(), 200) }")
-    page.wait_for_timeout(300)
-    sandbox.set(latency={})
+    held: list[Any] = []  # requests that reach no server
+    page.route("**/auth/quota/checkout", lambda route: held.append(route))
+    with page.expect_request("**/auth/quota/checkout"):
+        button.evaluate("button => button.click()")
+    with page.expect_event("requestfailed"):
+        browser.send("Page.stopLoading")
+    page.unroute("**/auth/quota/checkout")
+    assert len(held) == 1
 
+    page.clock.fast_forward(4_999)
+    assert button.is_disabled()
+    page.clock.fast_forward(1)
     button.click()
     page.get_by_role("button", name="Pay").wait_for()
 
