@@ -25,11 +25,11 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from django.db import close_old_connections, connections
+from django.db import OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from tests.helpers import programs
-from tests.helpers.concurrency import begin_together, outcome
+from tests.helpers.concurrency import GIVE_UP_AFTER, begin_together, outcome
 from tests.helpers.databases import every_query
 
 T = TypeVar("T")
@@ -109,13 +109,22 @@ def refuse(users: list[int], threads: int, times: int) -> list[str]:
     from django.contrib.auth import get_user_model
 
     from django_quota.tokens.access import get_access_token
+    from django_quota.tokens.locking import RowLocked
 
     who = list(get_user_model().objects.filter(pk__in=users))
 
     def once() -> str:
-        close_old_connections()  # as before each request
-        user = random.choice(who)
-        return get_access_token(user, rejected=get_access_token(user))
+        """Asked again while the database is busy, be it to write or to read. Quota was sent
+        nothing then, or its count would show it."""
+        give_up = time.monotonic() + GIVE_UP_AFTER
+        while True:
+            close_old_connections()  # as before each request
+            user = random.choice(who)
+            try:
+                return get_access_token(user, rejected=get_access_token(user))
+            except (OperationalError, RowLocked):
+                if time.monotonic() > give_up:
+                    raise
 
     def work() -> list[str]:
         return [said for _ in range(times) if not (said := outcome(once)).startswith("quota_")]
