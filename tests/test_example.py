@@ -16,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -522,6 +523,27 @@ def test_a_second_run_finds_its_data_again(tmp_path: Path) -> None:
     secrets = (tmp_path / ".env").read_text()
     assert secrets.count("QUOTA_CLIENT_ID=") == 1
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+
+
+def test_server_that_ends_during_the_journey_is_named(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    with subprocess.Popen(
+        demo.command("--once"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("ok  signed out")
+        (example,) = (
+            child
+            for child in psutil.Process(process.pid).children()
+            if "runserver" in child.cmdline()
+        )
+        example.kill()
+        assert "example has stopped (exit code -9)" in process.stderr.read()
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(("busy", "option"), [(0, "--port"), (1, "--quota-port")])

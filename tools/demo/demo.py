@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,11 @@ class Child:
             self.process.kill()
             self.process.wait()
 
-    def require_alive(self) -> None:
-        if self.process.poll() is not None:
+    def require_alive(self, patience: float = 0) -> None:
+        """Raise DemoFailed if it ends within `patience` seconds: a process that is killed closes
+        its connections a moment before it has ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
             last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise DemoFailed(
                 f"{self.name} has stopped (exit code {self.process.returncode}). "
@@ -207,7 +210,13 @@ class Demo:
             self.make_admin()
             example = self.start_example(stack)
             if once:
-                journey(self.app_url, self.quota_url, self.app_database)
+                try:
+                    journey(self.app_url, self.quota_url, self.app_database)
+                except JourneyFailed:
+                    # A process that has ended is why, and its log says more.
+                    quota.require_alive(patience=5)
+                    example.require_alive(patience=5)
+                    raise
                 return
             print(BANNER.format(demo=self), flush=True)
             while True:
