@@ -23,14 +23,13 @@ from django_quota import signals
 from django_quota.ai.factory import async_openai_client, developer_client, openai_client
 from django_quota.decorators import quota_required
 from django_quota.exceptions import ConfigurationError
-from django_quota.models import ProviderAccount, UsageRecord
-from django_quota.oidc.endpoints import TokenReply
+from django_quota.models import UsageRecord
 from django_quota.streaming import stream_response
 from django_quota.wallet.balances import kept_balance
 from django_quota.web import closing
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
-from tests.helpers.rows import store_tokens
+from tests.helpers.rows import user_with_wallet
 from tests.helpers.streams import QUOTA, VIEWS, AsgiRequest, events, next_event, whole_answer
 from tests.helpers.wrapped import SHAPES, OpenTelemetry, generator
 from tests.shown import listening
@@ -122,15 +121,7 @@ def project(settings: Any) -> Iterator[None]:
 def user(settings: Any) -> Any:
     """Ada, with a wallet and a balance that was shown a moment ago."""
     settings.QUOTA_BALANCE_TTL = 3600
-    user = get_user_model().objects.create_user("ada")
-    said = TokenReply(
-        access_token="token",
-        refresh_token="refresh",
-        id_token=None,
-        expires_in=3600,
-        scope="credits.read credits.spend",
-    )
-    store_tokens(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
+    user = user_with_wallet()
     cache_balance(user, 1_000_000)
     return user
 

@@ -78,3 +78,17 @@ def store_tokens(account: ProviderAccount, reply: TokenReply, *, asked: str = ""
     """Store the tokens of a sign-in, as the callback does."""
     with Issued(reply) as issued:
         storing.store(account, issued, asked=asked)
+
+
+def user_with_wallet() -> Any:
+    """Ada as a sign-in leaves her: she may see her balance and spend from it."""
+    user = get_user_model().objects.create_user("ada")
+    said = TokenReply(
+        access_token="token",
+        refresh_token="refresh",
+        id_token=None,
+        expires_in=3600,
+        scope="credits.read credits.spend",
+    )
+    store_tokens(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
+    return user

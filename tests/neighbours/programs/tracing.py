@@ -43,35 +43,20 @@ if PACKAGE == "langfuse":
 else:
     import_module(PACKAGE).OpenAIInstrumentor().instrument(tracer_provider=provider)
 
-from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.test import Client
 from django.test.utils import override_settings
 
 from django_quota import signals, streaming
-from django_quota.models import ProviderAccount, UsageRecord
-from django_quota.oidc.endpoints import TokenReply
+from django_quota.models import UsageRecord
 from django_quota.wallet.balances import kept_balance
 from tests.helpers.balances import cache_balance
 from tests.helpers.concurrency import run_async
-from tests.helpers.rows import store_tokens
+from tests.helpers.rows import user_with_wallet
 from tests.helpers.streams import QUOTA, AsgiRequest, events, next_event, whole_answer
 from tests.shown import listening
 from tests.tiny_server import TinyServer
 from tests.upstream import Upstream, chunk, last
-
-
-def user_with_wallet() -> Any:
-    user = get_user_model().objects.create_user("ada")
-    said = TokenReply(
-        access_token="token",
-        refresh_token="refresh",
-        id_token=None,
-        expires_in=3600,
-        scope="credits.read credits.spend",
-    )
-    store_tokens(ProviderAccount.objects.create(user=user, external_id="usr_ada"), said)
-    return user
 
 
 def whole_under_wsgi(upstream: Upstream) -> str:
