@@ -5,7 +5,6 @@ upper bound of `openai` in pyproject.toml is there because of them.
 """
 
 import ast
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from django_quota import ai
 from django_quota.ai import clients, factory
 from django_quota.ai.sdk_http import SUPPORTED, _release, httpx
 from django_quota.exceptions import ConfigurationError
+from tests.helpers.concurrency import run_async
 
 SYNC, ASYNC = OpenAI(api_key="x"), AsyncOpenAI(api_key="x")
 ANSWER = httpx.Response(200, request=httpx.Request("GET", "http://quota.test"))
@@ -97,7 +97,7 @@ each_client = pytest.mark.parametrize(
         lambda: factory.openai_client(None),
         lambda: factory.async_openai_client(None),
         lambda: factory.developer_client("sk-quota-test"),
-        lambda: asyncio.run(_async_developer_client()),
+        lambda: run_async(_async_developer_client()),
     ],
     ids=["user", "async user", "developer", "async developer"],
 )

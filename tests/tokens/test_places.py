@@ -6,7 +6,6 @@ of the caller's tenant, or the call is refused.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from django_quota.wallet import purchases, usage
 from django_quota.wallet.balances import Balance, kept_balance
 from django_quota.web.current import CurrentQuota
 from tests.helpers.balances import cache_balance
+from tests.helpers.concurrency import run_async
 from tests.light_provider import LightProvider
 
 TENANTS = ("acme", "bolt")
@@ -163,7 +163,7 @@ WAYS: dict[str, Callable[[Any], str]] = {
     "plain": access.get_access_token,
     "within a time limit": within_a_time_limit,
     "in a transaction": in_a_transaction,
-    "async": lambda user: asyncio.run(access.aget_access_token(user)),
+    "async": lambda user: run_async(access.aget_access_token(user)),
 }
 
 
@@ -291,9 +291,9 @@ class TestCache:
         cache_balance(user_of("acme"), 5)
         if isinstance(router, ThreadRouter):
             with pytest.raises(RefreshImpossibleHere, match="ContextVar"):
-                asyncio.run(purchases.aget_balance(user))
+                run_async(purchases.aget_balance(user))
         else:
-            assert asyncio.run(purchases.aget_balance(user)) == Balance(credits=5)
+            assert run_async(purchases.aget_balance(user)) == Balance(credits=5)
 
 
 def test_user_of_another_database_without_a_router(
