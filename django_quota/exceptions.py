@@ -239,7 +239,7 @@ class IdempotencyKeyRefused(RequestRefused):
 class SignInFailed(QuotaError):
     """A sign-in was refused.
 
-    `code` (str) is one of `django_quota.web.messages.SIGN_IN_ERRORS`, and is shown to the person
+    `code` (str) is one of `django_quota.web.error_texts.SIGN_IN_ERRORS`, and is shown to the person
     as `?quota_error=<code>`. The message is the reason, for the log.
     """
 

@@ -20,7 +20,7 @@ from django_quota.tokens import bulk, leases, revocation
 from django_quota.urls import urlpatterns
 from django_quota.web import webhook_delivery
 from django_quota.web.current import CurrentQuota
-from django_quota.web.messages import SIGN_IN_ERRORS, VIEW_ERRORS
+from django_quota.web.error_texts import SIGN_IN_ERRORS, VIEW_ERRORS
 from tests.helpers.sources import parsed
 
 ROOT = Path(__file__).resolve().parent.parent

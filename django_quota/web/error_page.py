@@ -11,6 +11,7 @@ from django_quota import accounts
 from django_quota.tokens.payer import user_of
 
 from . import messages
+from .error_texts import UNKNOWN
 from .redirects import site_url
 from .responses import personal_view
 
@@ -24,7 +25,7 @@ class ErrorView(View):
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         context = messages.explain(request)
-        context["error"] = context["error"] or messages.UNKNOWN
+        context["error"] = context["error"] or UNKNOWN
         context["home_url"] = site_url()
         if context["error"].code == "not_permitted":
             context["signed_in"] = _account_name(user_of(request))

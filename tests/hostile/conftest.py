@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.signals import sign_in_failed
 from django_quota.testing import renewals_in_this_transaction
-from django_quota.web.messages import SIGN_IN_ERRORS
+from django_quota.web.error_texts import SIGN_IN_ERRORS
 from tests import signing
 from tests.helpers.browser import Browser
 from tests.hostile.provider import CLIENT_ID, CLIENT_SECRET, HostileProvider

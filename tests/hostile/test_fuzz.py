@@ -36,7 +36,7 @@ from django_quota.exceptions import QuotaError, ReauthenticationRequired, SignIn
 from django_quota.models import ProviderAccount, QuotaToken, WebhookEvent
 from django_quota.oidc import developers, discovery, endpoints, id_token, transport, wallet_api
 from django_quota.web import pending
-from django_quota.web.messages import SIGN_IN_ERRORS
+from django_quota.web.error_texts import SIGN_IN_ERRORS
 from django_quota.web.pending import PendingSignIn
 from tests.helpers.rows import store_tokens
 from tests.signing import CLIENT_ID, ISSUER, NONCE, NOW, b64, claims, ec_jwk, forge, jwk, rsa_key

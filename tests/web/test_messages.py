@@ -14,16 +14,8 @@ from django.utils.translation import override, trans_real
 import django_quota
 from django_quota import exceptions
 from django_quota.exceptions import new_reference
-from django_quota.web.messages import (
-    SIGN_IN_ERRORS,
-    UNKNOWN,
-    VIEW_ERRORS,
-    ErrorText,
-    code_of,
-    describe,
-    error_body,
-    explain,
-)
+from django_quota.web.error_texts import SIGN_IN_ERRORS, UNKNOWN, VIEW_ERRORS, ErrorText
+from django_quota.web.messages import code_of, describe, error_body, explain
 from django_quota.web.signed_scopes import sign_scope
 from tests.helpers.sources import parsed
 from tests.sandbox_client import query_of

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.signals import sign_in_failed, signed_in, wallet_connected
 from django_quota.tokens.access import get_access_token
-from django_quota.web import messages, outcomes, pending
+from django_quota.web import error_texts, outcomes, pending
 from tests.sandbox_client import Person, Sandbox, query_of, wanted_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,7 +47,7 @@ def assert_refused(
     assert [reason in record.getMessage() for record in told] == [True], caplog.text
     page = client.get(answer["Location"])
     assert page.status_code == 200
-    words = messages.SIGN_IN_ERRORS[code]
+    words = error_texts.SIGN_IN_ERRORS[code]
     for text in (words.title, words.message, words.action):
         assert str(text) in page.content.decode()
     assert "/auth/quota/start" in page.content.decode()
@@ -359,7 +359,7 @@ class TestTroubleshootingTableOfTheRecipe:
         assert_refused(
             answer, person.client, "state_mismatch", caplog, "no sign-in with this state"
         )
-        assert "allow cookies" in str(messages.SIGN_IN_ERRORS["state_mismatch"].action)
+        assert "allow cookies" in str(error_texts.SIGN_IN_ERRORS["state_mismatch"].action)
 
     @pytest.mark.parametrize(
         ("claims", "reason"),
