@@ -27,6 +27,7 @@ CHECKS = [
     (partial(_run_check, "check_settings"), [Tags.security]),
     (partial(_run_check, "check_encryption_key"), [Tags.security]),
     (partial(_run_check, "check_impersonation"), [Tags.security]),
+    (partial(_run_check, "check_spending_limits"), [Tags.security]),
     (partial(_run_check, "check_surroundings"), [Tags.security]),
     (partial(_run_check, "check_installation"), []),
     (partial(_run_check, "check_urls"), [Tags.urls]),

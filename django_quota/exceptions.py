@@ -14,6 +14,7 @@
     |-- ReauthenticationRequired      Quota ended this connection: let the user sign in again
     |-- InsufficientScope             ask the user's consent for `scope`
     |-- InsufficientCredits           let the user buy credits
+    |-- SpendingLimitReached          a limit of this site: end the task, or set a higher limit
     |-- RequestRefused                Quota refused this request: see `provider_code`
     |   `-- IdempotencyKeyRefused     ... of a grant: see the message
     |-- SignInFailed                  a sign-in was refused; the page shows `code`
@@ -44,6 +45,7 @@ __all__ = [
     "RefreshRefused",
     "RequestRefused",
     "SignInFailed",
+    "SpendingLimitReached",
     "TokenUnreadable",
 ]
 
@@ -213,6 +215,30 @@ class InsufficientCredits(QuotaError):
 
     code = "insufficient_credits"
     http_status = 402
+
+
+class SpendingLimitReached(QuotaError):
+    """The calls have spent what this site allows, so no more is sent: docs/limits.rst.
+
+    `kind` (str) is "block" for `spending_limit`, "request" or "user_day" for QUOTA_SPENDING_LIMITS.
+    `limit` and `spent` are in credits; `retry_after` is the rest of the day, for "user_day". It is
+    not a 429, which clients repeat by themselves: the repetition could spend as much again.
+    """
+
+    code = "spending_limit_reached"
+    http_status = 402
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "block",
+        limit: int = 0,
+        spent: int = 0,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.limit, self.spent, self.retry_after = kind, limit, spent, retry_after
 
 
 class RequestRefused(QuotaError):

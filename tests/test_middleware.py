@@ -271,6 +271,7 @@ class TestStates:
             *(
                 (name, "/auth/quota/error", {"quota_error": code, "quota_retry": "page"})
                 for name, code in (
+                    ("SpendingLimitReached", "spending_limit_reached"),
                     ("ProviderUnavailable", "provider_unavailable"),
                     ("RateLimited", "rate_limited"),
                     ("TokenUnreadable", "token_unreadable"),

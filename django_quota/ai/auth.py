@@ -12,7 +12,7 @@ from django_quota.exceptions import ConfigurationError, NotConnected
 from django_quota.secret import Secret
 from django_quota.tokens.access import aget_access_token, get_access_token
 from django_quota.tokens.payer import current_request, require_payer
-from django_quota.wallet.calls import Call, Caller, with_tenant
+from django_quota.wallet.calls import Call, Caller
 
 from .recording import AsyncRecordedBody, RecordedBody
 from .sdk_http import httpx
@@ -28,6 +28,11 @@ class WalletKey:
         self.user = user
         self.caller = Caller()
 
+    def begin(self, method: str) -> "BearerAuth":
+        """Return the auth of a call by HTTP `method`, unless a spending limit is reached."""
+        call = self.caller.begin(self.user, method)
+        return BearerAuth(self(), self, call)
+
     def __call__(self, rejected: str | None = None) -> str:
         if self.caller.request not in (None, current_request()):
             require_payer(self.user, self.caller.request)
@@ -40,6 +45,11 @@ class AsyncWalletKey:
     def __init__(self, user: Any) -> None:
         self.user = user
         self.caller = Caller()
+
+    async def begin(self, method: str) -> "BearerAuth":
+        """`WalletKey.begin`."""
+        call = await self.caller.abegin(self.user, method)
+        return BearerAuth(await self(), self, call)
 
     async def __call__(self, rejected: str | None = None) -> str:
         if self.caller.request not in (None, current_request()):
@@ -56,31 +66,28 @@ class BearerAuth(httpx.Auth):
     of a traceback. And the SDK does not repeat a call after a 401.
     """
 
-    def __init__(self, token: str, key: Any) -> None:
+    def __init__(self, token: str, key: Any = None, call: Call | None = None) -> None:
         self._token = Secret(token)
         self._key = key
+        self._call = call
 
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        call = _describe(self._key, on_loop=False)
         response = yield _signed(request, self._token)
         if response.status_code == 401 and isinstance(self._key, WalletKey):
             response = yield _signed(request, self._key(rejected=self._token))
-        if call is not None and response.is_success:
-            response.stream = RecordedBody(call, response)
+        if self._call is not None and response.is_success:
+            response.stream = RecordedBody(self._call, response)
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        call = _describe(self._key, on_loop=True)
-        if call is not None:
-            call = await with_tenant(call)
         response = yield _signed(request, self._token)
         if response.status_code == 401 and isinstance(self._key, AsyncWalletKey):
             response = yield _signed(request, await self._key(rejected=self._token))
-        if call is not None and response.is_success:
-            response.stream = AsyncRecordedBody(call, response)
+        if self._call is not None and response.is_success:
+            response.stream = AsyncRecordedBody(self._call, response)
 
 
 class WalletAuth(httpx.Auth):
@@ -92,7 +99,8 @@ class WalletAuth(httpx.Auth):
 
     It is for the HTTP library of the installed OpenAI SDK: httpx2, or httpx for release 2. Raises
     NotConnected if `user` is None or not saved. A request raises the errors of `get_access_token`,
-    and ConfigurationError if it does not go to QUOTA_BASE_URL, where the token must not go.
+    SpendingLimitReached, and ConfigurationError if it does not go to QUOTA_BASE_URL, where the
+    token must not go.
     """
 
     def __init__(self, user: Any) -> None:
@@ -104,14 +112,14 @@ class WalletAuth(httpx.Auth):
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """Pay for one request of a sync client."""
         _require_quota(request)
-        yield from BearerAuth(self._key(), self._key).sync_auth_flow(request)
+        yield from self._key.begin(request.method).sync_auth_flow(request)
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Pay for one request of an async client."""
         _require_quota(request)
-        flow = BearerAuth(await self._async_key(), self._async_key).async_auth_flow(request)
+        flow = (await self._async_key.begin(request.method)).async_auth_flow(request)
         wanted = await anext(flow)
         with suppress(StopAsyncIteration):
             while True:
@@ -131,13 +139,6 @@ def _require_quota(request: httpx.Request) -> None:
             "WalletAuth sends the user's token to QUOTA_BASE_URL only, and this request goes to "
             f"{url.host}. Use a client without it for other services."
         )
-
-
-def _describe(key: Any, *, on_loop: bool) -> Call | None:
-    """Describe the call that is sent now; None if no user pays for it."""
-    if not isinstance(key, WalletKey | AsyncWalletKey):
-        return None
-    return key.caller.call(key.user, on_loop=on_loop)
 
 
 def _signed(request: httpx.Request, token: str) -> httpx.Request:

@@ -132,7 +132,10 @@ class WalletClient(_IsolatedClient, OpenAI):
     def _prepare_options(self, options: Any) -> Any:
         # The SDK calls this at each attempt, and lets the errors of the key reach the caller.
         key = self._api_key_provider
-        _current_auth.set(BearerAuth(key() if key else self.api_key, key))
+        if isinstance(key, WalletKey):
+            _current_auth.set(key.begin(options.method))
+        else:
+            _current_auth.set(BearerAuth(key() if key else self.api_key))
         options.follow_redirects = False  # the prompt is for Quota only
         return options
 
@@ -180,7 +183,10 @@ class AsyncWalletClient(_IsolatedClient, AsyncOpenAI):
 
     async def _prepare_options(self, options: Any) -> Any:
         key = self._api_key_provider
-        _current_auth.set(BearerAuth(await key() if key else self.api_key, key))
+        if isinstance(key, AsyncWalletKey):
+            _current_auth.set(await key.begin(options.method))
+        else:
+            _current_auth.set(BearerAuth(await key() if key else self.api_key))
         options.follow_redirects = False
         return options
 

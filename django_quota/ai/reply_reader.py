@@ -29,7 +29,8 @@ class ReplyReader:
     def __init__(self, response: httpx.Response) -> None:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._is_json = kind.endswith("json")
-        self._is_stream = kind == "text/event-stream"
+        #: True for an answer that comes in parts.
+        self.is_stream = kind == "text/event-stream"
         self._encoding = response.headers.get("content-encoding", "identity")
         self._kept: list[bytes] = []
         #: The parts of the line, and the data lines of the event, that are not complete yet.
@@ -43,10 +44,15 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the body."""
-        if self._is_json or (self._is_stream and self._encoding != "identity"):
+        if self._is_json or (self.is_stream and self._encoding != "identity"):
             self._kept.append(data)
-        elif self._is_stream:
+        elif self.is_stream:
             self._read_events(data)
+
+    @property
+    def has_price(self) -> bool:
+        """True once the body has said what the call costs."""
+        return self._reply.usage is not None
 
     def end(self) -> Reply | None:
         """Return what the body says of a call; None if it says nothing.
@@ -58,7 +64,7 @@ class ReplyReader:
             self._read_kept()
         self._read_events(b"\n\n")  # the last event may lack its end
         reply = self._reply
-        has_counts = reply.prompt_tokens or reply.completion_tokens or self._is_stream
+        has_counts = reply.prompt_tokens or reply.completion_tokens or self.is_stream
         return reply if reply.usage or (reply.id and has_counts) else None
 
     def _read_kept(self) -> None:
@@ -68,7 +74,7 @@ class ReplyReader:
         with suppress(httpx.HTTPError):  # broken off in the middle
             if self._is_json:
                 self._reply.complete = self._add(response.read()) is not None
-            for part in response.iter_bytes() if self._is_stream else ():
+            for part in response.iter_bytes() if self.is_stream else ():
                 self._read_events(part)
 
     def _read_events(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ Errors:
 * E005: QUOTA_ERROR_URL is neither a path nor the name of a URL.
 * E006: QUOTA_IMPERSONATION does not name a plain function.
 * E007: another URL pattern matches one of this package's URLs first.
+* E008: QUOTA_SPENDING_LIMITS does not name a plain function.
 
 Warnings:
 
@@ -28,7 +29,12 @@ Warnings:
 """
 
 from .project import check_installation, check_surroundings
-from .settings import check_encryption_key, check_impersonation, check_settings
+from .settings import (
+    check_encryption_key,
+    check_impersonation,
+    check_settings,
+    check_spending_limits,
+)
 from .urls import check_urls
 
 __all__ = [
@@ -36,6 +42,7 @@ __all__ = [
     "check_impersonation",
     "check_installation",
     "check_settings",
+    "check_spending_limits",
     "check_surroundings",
     "check_urls",
 ]

@@ -8,6 +8,7 @@ from django_quota import conf
 from django_quota.exceptions import ConfigurationError
 from django_quota.fields import crypter
 from django_quota.tokens.impersonation import project_function
+from django_quota.wallet.limits import function_of_project
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
@@ -48,4 +49,15 @@ def check_impersonation(**kwargs: Any) -> list[CheckMessage]:
         project_function()
     except ConfigurationError as error:
         return [Error(str(error), id="django_quota.E006")]
+    return []
+
+
+def check_spending_limits(**kwargs: Any) -> list[CheckMessage]:
+    """Check that QUOTA_SPENDING_LIMITS, if it is a path, names a function that can be called."""
+    if conf.problems():
+        return []
+    try:
+        function_of_project()
+    except ConfigurationError as error:
+        return [Error(str(error), id="django_quota.E008")]
     return []

@@ -16,6 +16,7 @@ from django_quota.exceptions import ConfigurationError
 
 from . import values
 from .origins import origin
+from .spending import LimitsSetting, spending_limits
 
 T = TypeVar("T")
 
@@ -76,6 +77,8 @@ class Settings:
     low_balance: int = _setting(100_000, values.credits)
     #: Whether the clients of `django_quota.ai` record the usage of each call.
     record_usage: bool = _setting(True, values.flag)
+    #: What AI calls may spend: limits, a function of a user that returns them, or its dotted path.
+    spending_limits: LimitsSetting = _setting(None, spending_limits)  # noqa: RUF009
     #: Webhook secrets, `whsec_...`, newest first; without one the webhook is off.
     webhook_secret: tuple[str, ...] = _setting((), values.optional_secrets, is_secret=True)
     #: Whether a first sign-in creates a user.

@@ -7,7 +7,6 @@ person who began to act.
 """
 
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -15,10 +14,9 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, TimestampSigner
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
 from django_quota.conf import get_settings
-from django_quota.exceptions import ConfigurationError
+from django_quota.conf.functions import import_function
 
 #: Characters of a name that a usage record stores.
 MAX_NAME_LENGTH = 255
@@ -46,20 +44,8 @@ def project_function() -> Callable[[HttpRequest], Any] | None:
     Raises ConfigurationError if it names no plain function.
     """
     path = get_settings().impersonation
-    if path is None:
-        return None
-    try:
-        function = import_string(path)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"QUOTA_IMPERSONATION is {path!r}, which cannot be imported: {error}"
-        ) from error
-    if not callable(function) or iscoroutinefunction(function):
-        raise ConfigurationError(
-            f"QUOTA_IMPERSONATION is {path!r}, which must be a function (def, not async def) that "
-            "takes the request and returns the user who acts, or None."
-        )
-    return function  # type: ignore[no-any-return]
+    task = "takes the request and returns the user who acts, or None"
+    return None if path is None else import_function("QUOTA_IMPERSONATION", path, task)
 
 
 def _marked_in_session(session: Any) -> str | None:

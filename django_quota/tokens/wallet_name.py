@@ -36,10 +36,14 @@ def remember_wallet(user: Any, alias: str, account: Any, external_id: str) -> st
 
     `account` is the primary key of its account, None if the user has none.
     """
+    wallet = name_in_database(alias, str(user.pk), account, external_id)
+    setattr(user, _REMEMBERED, wallet)
+    return wallet
+
+
+def name_in_database(alias: str, *parts: Any) -> str:
+    """Return a name for `parts`, which in another database or schema have another name."""
     connection = connections[alias]
     database = [str(connection.settings_dict.get(name)) for name in ("HOST", "PORT", "NAME")]
     schema = getattr(connection, "schema_name", "")  # set by django-tenants
-    parts = (alias, database, schema, str(user.pk), account, external_id)
-    wallet = sha256(repr(parts).encode()).hexdigest()
-    setattr(user, _REMEMBERED, wallet)
-    return wallet
+    return sha256(repr((alias, database, schema, *parts)).encode()).hexdigest()

@@ -5,6 +5,7 @@ from django_quota.oidc.wallet_api import Package
 from .attribution import billed_for
 from .balances import Balance
 from .grants import Grant, agrant_credits, grant_credits
+from .limits import spending_limit
 from .purchases import (
     acreate_checkout,
     aget_balance,
@@ -30,4 +31,5 @@ __all__ = [
     "get_packages",
     "grant_credits",
     "record_usage",
+    "spending_limit",
 ]

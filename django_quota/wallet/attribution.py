@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
 
 from django.db.models import Model
 
@@ -22,10 +21,15 @@ class Attribution:
 
 
 class Bill:
-    """The calls of a `billed_for` block, added up. For any thread."""
+    """The calls of a block, added up, and the limit of what they may cost. For any thread."""
 
-    def __init__(self) -> None:
+    #: What it is for: "block", "request" or "user_day".
+    kind = "block"
+
+    def __init__(self, limit: int | None = None) -> None:
         self._lock = threading.Lock()
+        #: The credits at which no more calls are sent; None without a limit.
+        self.limit = limit
         #: The credits that Quota has reported for these calls.
         self.credits_used = 0
         #: The calls whose reply has arrived.
@@ -37,17 +41,32 @@ class Bill:
             self.calls += 1
             self.credits_used += credits_used or 0
 
+    @property
+    def is_reached(self) -> bool:
+        """True if the calls have cost as much as the limit."""
+        return self.limit is not None and self.credits_used >= self.limit
+
 
 @dataclass(frozen=True)
 class _Block:
-    """The innermost `billed_for` block, and the bills of all blocks around a call."""
+    """The innermost block, and the bills of all blocks around a call, outermost first."""
 
     attribution: Attribution = Attribution()
     bills: tuple[Bill, ...] = ()
 
+    def around(self, inner: "_Block") -> "_Block":
+        """Return the block of a thread that is in `inner` and uses a client made in this block."""
+        if not self.bills:
+            return inner
+        is_named = inner.attribution != Attribution()
+        return _Block(
+            inner.attribution if is_named else self.attribution,
+            tuple(dict.fromkeys((*self.bills, *inner.bills))),
+        )
+
 
 _OUTSIDE = _Block()
-_block: ContextVar[_Block] = ContextVar("django_quota_billed_for", default=_OUTSIDE)
+_block: ContextVar[_Block] = ContextVar("django_quota_block", default=_OUTSIDE)
 
 
 def current_block() -> _Block:
@@ -67,9 +86,15 @@ def billed_for(*, purpose: str = "", object: Model | None = None) -> Iterator[Bi
     Raises ValueError for a longer `purpose` or an unsaved `object`, and TypeError for an `object`
     that is not a model instance.
     """
-    outer, bill = _block.get(), Bill()
-    attribution = replace(outer.attribution, **_given(purpose, object))
-    block = _Block(attribution, (*outer.bills, bill))
+    with open_block(Bill(), **_given(purpose, object)) as bill:
+        yield bill
+
+
+@contextmanager
+def open_block(bill: Bill, **attribution: str) -> Iterator[Bill]:
+    """Add the calls of a block up in `bill`, too, and change what they are for."""
+    outer = _block.get()
+    block = _Block(replace(outer.attribution, **attribution), (*outer.bills, bill))
     _block.set(block)
     try:
         yield bill
@@ -78,7 +103,7 @@ def billed_for(*, purpose: str = "", object: Model | None = None) -> Iterator[Bi
             _block.set(outer)
 
 
-def _given(purpose: str, obj: Model | None) -> dict[str, Any]:
+def _given(purpose: str, obj: Model | None) -> dict[str, str]:
     if len(purpose) > MAX_CHARS:
         raise ValueError(f"The purpose has more than {MAX_CHARS} characters: {purpose[:20]}...")
     given = {"purpose": purpose} if purpose else {}

@@ -44,6 +44,11 @@ def claim(key: str, seconds: float, *, if_down: bool = False) -> bool:
     return if_down and get(key) is None
 
 
+def increase(key: str, by: int, seconds: float) -> None:
+    """Add to a counter of all processes that share the cache. It begins at 0, for `seconds`."""
+    _safely(lambda: (cache.add(key, 0, seconds), cache.incr(key, by)))
+
+
 def forget(key: str) -> None:
     """Delete the value of `key`."""
     _safely(lambda: cache.delete(key))

@@ -22,6 +22,7 @@ from django_quota.exceptions import (
     QuotaError,
     ReauthenticationRequired,
     RefreshRefused,
+    SpendingLimitReached,
     new_reference,
 )
 from django_quota.models import QuotaToken
@@ -129,7 +130,8 @@ def is_redirect_loop(request: HttpRequest, url: str, extra_scopes: str) -> bool:
 def _log_error(error: QuotaError) -> str:
     """Log `error` for the operator, and return the reference that stands in the log."""
     reference = new_reference()
-    level = logging.WARNING if isinstance(error, ProviderUnavailable) else logging.ERROR
+    is_warning = isinstance(error, ProviderUnavailable | SpendingLimitReached)
+    level = logging.WARNING if is_warning else logging.ERROR
     logger.log(level, "%s: %s [%s]", error.code, error, reference)
     return reference
 

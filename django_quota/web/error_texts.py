@@ -9,6 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 Text = str | Promise
 
+#: The code, on the page, of a SpendingLimitReached that ends with the day.
+DAY_LIMIT = "day_limit_reached"
+
 
 @dataclass(frozen=True)
 class ErrorText:
@@ -169,6 +172,18 @@ VIEW_ERRORS = _by_code(
         _("Out of credits"),
         _("Your credits do not cover this."),
         _("Buy credits, then try again."),
+    ),
+    ErrorText(
+        "spending_limit_reached",
+        _("A spending limit was reached"),
+        _("This task has spent as much of your credits as this site allows for one task."),
+        _("Nothing more was spent. Try again with a smaller task."),
+    ),
+    ErrorText(
+        DAY_LIMIT,
+        _("Today's spending limit is reached"),
+        _("You have spent as much of your credits as this site allows in a day."),
+        _("Nothing more is spent today. You can go on tomorrow."),
     ),
     ErrorText(
         "impersonation_refused",

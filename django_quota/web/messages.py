@@ -10,10 +10,10 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from django_quota.exceptions import REFERENCE_LETTERS, QuotaError
+from django_quota.exceptions import REFERENCE_LETTERS, QuotaError, SpendingLimitReached
 
 from . import outcomes
-from .error_texts import SIGN_IN_ERRORS, UNKNOWN, VIEW_ERRORS, ErrorText, Text
+from .error_texts import DAY_LIMIT, SIGN_IN_ERRORS, UNKNOWN, VIEW_ERRORS, ErrorText, Text
 from .redirects import safe_next, site_login_url, site_url, url_with
 from .requests import query_value
 from .signed_scopes import read_scope
@@ -25,14 +25,25 @@ _TEXTS = {**SIGN_IN_ERRORS, **VIEW_ERRORS}
 
 
 def code_of(error: QuotaError) -> str:
-    """The code to show for `error`: its own if there is a text for it."""
+    """The code of the text for `error`: its own if there is a text for it."""
+    if isinstance(error, SpendingLimitReached) and error.kind == "user_day":
+        return DAY_LIMIT
     return error.code if error.code in _TEXTS else "provider_unavailable"
 
 
-def error_body(error: QuotaError, reference: str) -> dict[str, str]:
-    """`error` in the shape of Quota's errors (quota-protocol section 9), with our text."""
+def error_body(error: QuotaError, reference: str) -> dict[str, Any]:
+    """`error` in the shape of Quota's errors (quota-protocol section 9), with our text.
+
+    A spending limit has the members `kind`, `limit` and `spent`, too.
+    """
     text = _TEXTS[code_of(error)]
-    body = {"code": error.code, "message": str(text.message), "hint": str(text.action)}
+    body: dict[str, Any] = {
+        "code": error.code,
+        "message": str(text.message),
+        "hint": str(text.action),
+    }
+    if isinstance(error, SpendingLimitReached):
+        body |= {"kind": error.kind, "limit": error.limit, "spent": error.spent}
     return body | ({"reference": reference} if reference else {})
 
 
@@ -69,7 +80,7 @@ def _retry(request: HttpRequest, code: str) -> tuple[str, Text]:
             return login_url, _("Sign in as usual")
     retry = query_value(request, "quota_retry")
     if retry == "page":  # it was not a sign-in that failed
-        return back or site_url(), _("Try again")
+        return back or site_url(), _("Go back") if code == DAY_LIMIT else _("Try again")
     scope = query_value(request, "scope") or ""
     view = "django_quota:connect" if retry == "connect" else "django_quota:start"
     as_other = code == "not_permitted" or code in _NOT_BY_QUOTA

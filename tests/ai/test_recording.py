@@ -18,7 +18,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_quota.ai import developer_client, recording
-from django_quota.ai.auth import BearerAuth, WalletKey
+from django_quota.ai.auth import WalletKey
 from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.models import QuotaToken, UsageRecord
@@ -514,8 +514,7 @@ class TestShapes:
 
 
 def bearer(user: Any) -> Any:
-    key = WalletKey(user)
-    return BearerAuth(key(), key)
+    return WalletKey(user).begin("POST")
 
 
 class TestBilledFor:

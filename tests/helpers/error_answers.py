@@ -10,6 +10,7 @@ ANSWERS: list[tuple[str, int, dict[str, str]]] = [
     ("ReauthenticationRequired", 401, {"login_url": "/auth/quota/connect"}),
     ("InsufficientCredits", 402, {"topup_url": "/auth/quota/packages"}),
     ("InsufficientScope", 403, {"login_url": "/auth/quota/connect"}),
+    ("SpendingLimitReached", 402, {}),
     ("RateLimited", 429, {}),
     ("ProviderUnavailable", 503, {}),
     ("RefreshImpossibleHere", 503, {}),

@@ -46,6 +46,8 @@ IN_A_VIEW = [
     "not_connected",
     "reauthentication_required",
     "insufficient_credits",
+    "spending_limit_reached",
+    "day_limit_reached",
     "impersonation_refused",
     "not_permitted",
     "rate_limited",
