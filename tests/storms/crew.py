@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -31,6 +31,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from tests.helpers import programs
 from tests.helpers.concurrency import GIVE_UP_AFTER, begin_together, outcome
 from tests.helpers.databases import every_query
+from tests.helpers.priced import ask
 
 T = TypeVar("T")
 
@@ -242,6 +243,25 @@ def deliver(bodies: list[str]) -> list[dict[str, Any]]:
     return [{"statuses": statuses, "heard": heard}]
 
 
+def spend(user: int, threads: int) -> list[list[Any]]:
+    """Order: each of `threads` callers calls the AI for this user until it gets an error; how many
+    calls it made, and the class of the error."""
+    from django.contrib.auth import get_user_model
+
+    from django_quota.ai.factory import openai_client
+
+    def work() -> list[Any]:
+        client = openai_client(get_user_model().objects.get(pk=user))
+        for made in count():
+            try:
+                ask(client)
+            except Exception as error:
+                return [made, type(error).__name__]
+        raise AssertionError
+
+    return begin_together([work] * threads)
+
+
 @contextlib.contextmanager
 def deadly(step: int) -> Iterator[None]:
     """This process is killed at its `step`-th step: before or after a query, a commit or a call
@@ -287,6 +307,7 @@ ORDERS: dict[str, Callable[..., Any]] = {
         deliver,
         die_granting,
         grant,
+        spend,
     )
 }
 
