@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection
 from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
@@ -15,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_quota.ai import WalletAuth
 from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.ai.sdk_http import httpx
+from django_quota.conf import get_settings
 from django_quota.exceptions import ConfigurationError, SpendingLimitReached
 from django_quota.models import UsageRecord
 from django_quota.tokens import access
@@ -396,6 +398,43 @@ class TestRunningStream:
                 with pytest.raises(SpendingLimitReached) as caught:
                     list(lines)
         self.assert_cut(user, live, caught.value)
+
+    def test_of_a_reader_who_closes_nothing_is_closed(self, user: Any, live: Upstream) -> None:
+        client = httpx.Client(base_url=get_settings().base_url, auth=WalletAuth(user))
+        with spending_limit(credits=30):
+            live.say(chunk("Hel"))
+            response = client.send(client.build_request("POST", CHAT, json=STREAM), stream=True)
+            body: Any = response.stream
+            parts = iter(body)
+            next(parts)
+            ask(openai_client(user))
+            live.say(chunk("lo"))
+            with pytest.raises(SpendingLimitReached) as caught:
+                next(parts)
+        self.assert_cut(user, live, caught.value)
+        client.close()
+
+    def test_of_an_async_reader_who_closes_nothing_is_closed(
+        self, user: Any, live: Upstream
+    ) -> None:
+        async def main() -> None:
+            client = httpx.AsyncClient(base_url=get_settings().base_url, auth=WalletAuth(user))
+            with spending_limit(credits=30):
+                live.say(chunk("Hel"))
+                request = client.build_request("POST", CHAT, json=STREAM)
+                response = await client.send(request, stream=True)
+                body: Any = response.stream
+                parts = aiter(body)
+                await anext(parts)
+                await aask(async_openai_client(user))
+                live.say(chunk("lo"))
+                with pytest.raises(SpendingLimitReached):
+                    await anext(parts)
+            assert await asyncio.to_thread(live.hung_up.wait, 20)
+            assert await sync_to_async(user.quota_usage.filter(complete=False).exists)()
+            await client.aclose()
+
+        run_async(main())
 
 
 def test_call_after_a_renewal_is_checked_once(

@@ -251,7 +251,6 @@ class TestDay:
     def test_adds_up_the_records_of_today_by_one_query(self, anybody: Any) -> None:
         write(anybody, 30)
         write(anybody, None)
-        write(get_user_model().objects.create(username="other"), 90)
         write(anybody, 90, created_at=timezone.now() - timedelta(days=1))
         assert stopped(anybody) is None
         write(anybody, 20)
@@ -262,6 +261,10 @@ class TestDay:
         assert (error.kind, error.limit, error.spent) == ("user_day", 50, 50)
         assert 0 < error.retry_after <= 86400
         assert type(error.spent) is int
+
+    def test_is_of_one_user(self, anybody: Any) -> None:
+        write(anybody, 90)
+        assert stopped(get_user_model().objects.create(username="other")) is None
 
     def test_is_not_asked_for_if_a_block_stops_the_call(self, anybody: Any) -> None:
         with spending_limit(credits=1):

@@ -37,7 +37,7 @@ def server(user: Any, settings: Any) -> Any:
 
 
 def test_script_is_told_the_limit_and_what_was_spent(
-    person: Person, server: TinyServer, settings: Any
+    person: Person, server: TinyServer, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.QUOTA_SPENDING_LIMITS = {"request": 100}
     answer = person.client.get("/agent")
@@ -49,6 +49,8 @@ def test_script_is_told_the_limit_and_what_was_spent(
     assert (told["limit"], told["spent"]) == (100, 120)
     assert told["message"] and told["hint"] and told["reference"]
     assert "Retry-After" not in answer
+    (line,) = [r for r in caplog.records if told["reference"] in r.getMessage()]
+    assert line.levelname == "WARNING"
 
 
 def test_script_is_told_when_the_day_ends(
