@@ -21,10 +21,10 @@ from django_quota.exceptions import (
     QuotaError,
     RateLimited,
     RequestRefused,
-    error_for,
     find_quota_error,
 )
 from django_quota.middleware import QuotaMiddleware
+from django_quota.oidc.refusals import error_for
 
 EMPTY = InsufficientCredits("the wallet is empty")
 

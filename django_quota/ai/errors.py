@@ -12,9 +12,9 @@ from django_quota.exceptions import (
     ProviderUnavailable,
     QuotaError,
     ReauthenticationRequired,
-    error_for,
 )
 from django_quota.oidc.network import fault
+from django_quota.oidc.refusals import error_for
 from django_quota.oidc.transport import plain_code, retry_after
 
 from .sdk_http import httpx

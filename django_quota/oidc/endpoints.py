@@ -17,12 +17,12 @@ from django_quota.exceptions import (
     ReauthenticationRequired,
     RefreshRefused,
     SignInFailed,
-    error_for,
 )
 from django_quota.secret import Secret
 
 from . import id_token
 from .discovery import metadata
+from .refusals import error_for
 from .time_limit import within
 from .transport import Reply, call_api, send_request
 

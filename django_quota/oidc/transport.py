@@ -19,11 +19,12 @@ import urllib3
 from django.views.decorators.debug import sensitive_variables
 
 from django_quota.conf import get_settings
-from django_quota.exceptions import ProviderUnavailable, error_for
+from django_quota.exceptions import ProviderUnavailable
 from django_quota.secret import Secret
 
 from .bounded_http import MAX_REPLY_BYTES, BoundedAdapter, too_large
 from .network import fault, way_to
+from .refusals import error_for
 from .time_limit import within
 
 POOL_SIZE = 50

@@ -15,11 +15,11 @@ from django_quota.exceptions import (
     ProviderUnavailable,
     QuotaError,
     RequestRefused,
-    error_for,
 )
 from django_quota.money import whole_number
 
 from .discovery import is_trusted, origin_of
+from .refusals import error_for
 from .transport import Reply, call_api, get_public, send_request
 
 _BAD_API_KEY = "Quota refuses QUOTA_API_KEY: check that it is a current sk-quota-... of yours."
