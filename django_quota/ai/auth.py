@@ -18,15 +18,23 @@ from .recording import AsyncRecordedBody, RecordedBody
 from .sdk_http import httpx
 
 
-class WalletKey:
-    """The `api_key` of a user's client: a function that returns the user's access token.
-
-    The SDK calls it at each attempt. It remembers where the client was made (`Caller`).
-    """
+class _Key:
+    """The user who pays, and where their client was made."""
 
     def __init__(self, user: Any) -> None:
+        if user is None or user.pk is None:
+            raise NotConnected(
+                "Nobody is signed in, so nobody can pay; let them sign in with Quota."
+            )
         self.user = user
         self.caller = Caller()
+
+
+class WalletKey(_Key):
+    """The `api_key` of a user's client: a function that returns the user's access token.
+
+    The SDK calls it at each attempt. Raises NotConnected if the user is None or not saved.
+    """
 
     def begin(self, method: str) -> "BearerAuth":
         """Return the auth of a call by HTTP `method`, unless a spending limit is reached."""
@@ -39,12 +47,8 @@ class WalletKey:
         return get_access_token(self.user, rejected=rejected)
 
 
-class AsyncWalletKey:
+class AsyncWalletKey(_Key):
     """`WalletKey` for async clients."""
-
-    def __init__(self, user: Any) -> None:
-        self.user = user
-        self.caller = Caller()
 
     async def begin(self, method: str) -> "BearerAuth":
         """`WalletKey.begin`."""
@@ -104,7 +108,6 @@ class WalletAuth(httpx.Auth):
     """
 
     def __init__(self, user: Any) -> None:
-        require_user(user)
         self._key, self._async_key = WalletKey(user), AsyncWalletKey(user)
 
     def sync_auth_flow(
@@ -124,12 +127,6 @@ class WalletAuth(httpx.Auth):
         with suppress(StopAsyncIteration):
             while True:
                 wanted = await flow.asend((yield wanted))
-
-
-def require_user(user: Any) -> None:
-    """Raise NotConnected if `user` is None or has not been saved."""
-    if user is None or user.pk is None:
-        raise NotConnected("Nobody is signed in, so nobody can pay; let them sign in with Quota.")
 
 
 def _require_quota(request: httpx.Request) -> None:

@@ -46,7 +46,6 @@ def openai_client(user: Any) -> "OpenAI":
     14.
     """
     clients = sdk_module("clients")
-    _require_user(user)
     _warn_of_developer_key()
     return _client().with_options(api_key=clients.WalletClient.key_class(user))
 
@@ -66,7 +65,6 @@ def loopless_client(user: Any) -> "AsyncOpenAI":
     frameworks take both clients, and make one from the environment if they are given only one.
     """
     clients = sdk_module("clients")
-    _require_user(user)
     _warn_of_developer_key()
     return _async_client().with_options(api_key=clients.AsyncWalletClient.key_class(user))
 
@@ -116,11 +114,6 @@ def _warn_of_developer_key() -> None:
         "add %r to SILENCED_SYSTEM_CHECKS.",
         SILENCER,
     )
-
-
-def _require_user(user: Any) -> None:
-    if user is None or user.pk is None:
-        raise NotConnected("Nobody is signed in, so nobody can pay; let them sign in with Quota.")
 
 
 def _require_developer_key(api_key: str) -> str:
