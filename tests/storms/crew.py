@@ -64,6 +64,9 @@ def make_users(count: int, *, expire_in: float = -1) -> list[Any]:
             access_token=f"quota_token_{account.external_id}.0",
             refresh_token=f"quota_refresh_{account.external_id}.0",
             expires_at=timezone.now() + timedelta(seconds=expire_in),
+            # Bulk renewal leaves out what is as new as its run, and SQLite's clock counts in
+            # milliseconds.
+            updated_at=timezone.now() - timedelta(hours=1),
         )
         for account in accounts
     )
