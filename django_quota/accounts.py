@@ -228,4 +228,9 @@ def may_sign_in(account: ProviderAccount) -> bool:
     False if the user has a password and has only connected a wallet: a sign-in with the wallet
     would bypass their second factor. With QUOTA_CONNECT_SIGNS_IN it is always True.
     """
-    return account.signs_in or get_settings().connect_signs_in or not has_password(account.user)
+    return account.signs_in or connecting_allows_sign_in(account.user)
+
+
+def connecting_allows_sign_in(user: Any) -> bool:
+    """Return True if `user` may sign in here with a wallet that they have only connected."""
+    return get_settings().connect_signs_in or not has_password(user)

@@ -39,6 +39,7 @@ class ConnectView(SignInView):
         context = {
             "account": accounts.account_of(user_of(request)),
             "connected": _has_tokens(request),
+            "allows_sign_in": accounts.connecting_allows_sign_in(user_of(request)),
             "connect_url": reverse("django_quota:connect"),
             "next": self.next,
             "home_url": user_home_url(),

@@ -699,6 +699,35 @@ class TestConnect:
         strict.cookies = person.client.cookies
         assert strict.post("/auth/quota/connect").status_code == 403
 
+    @pytest.mark.parametrize(
+        ("has_password", "setting", "words"),
+        [
+            (True, False, "You still sign in here as you do now."),
+            (True, True, "From then on you can sign in here with that Quota account, too."),
+            (False, False, "From then on you can sign in here with that Quota account, too."),
+        ],
+    )
+    def test_page_says_whether_the_wallet_will_allow_a_sign_in(
+        self,
+        person: Person,
+        member: Any,
+        settings: Any,
+        has_password: bool,
+        setting: bool,
+        words: str,
+    ) -> None:
+        settings.QUOTA_CONNECT_SIGNS_IN = setting
+        if not has_password:
+            member.set_unusable_password()
+            member.save()
+            person.client.force_login(member, "django.contrib.auth.backends.ModelBackend")
+
+        page = person.client.get("/auth/quota/connect").content.decode()
+
+        said = [text for text in ("You still sign in here", "From then on") if text in page]
+        assert words in page
+        assert len(said) == 1
+
     def test_connects_the_wallet_to_who_is_signed_in(self, person: Person, member: Any) -> None:
         answer = self.connect(person, next="/?connected=1")
 
