@@ -227,11 +227,11 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     list_display = [
         "created_at",
         "username",
-        "acted_by",
+        "cost",
         "model",
         "purpose",
         "about",
-        "cost",
+        "acted_by",
         "credits_used",
         "complete",
     ]
