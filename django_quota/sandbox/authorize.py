@@ -134,7 +134,8 @@ def _authorize_error_page(request: HttpRequest, error: errors.OAuth2Error) -> Ht
             details=[("redirect_uri sent", redirect_uri or "(none)"), ("client_id", client_id)],
             advice=(
                 "If you are the developer: register exactly this URI, with the same scheme, host, "
-                "port and path, at PATCH /developers/apps/:id, or send a URI that is registered."
+                "port and path (manage.py quota_register_app --client-id, or PATCH "
+                "/developers/apps/:id), or send a URI that is registered."
             ),
         )
     if isinstance(error, errors.InvalidClientIdError | errors.MissingClientIdError):

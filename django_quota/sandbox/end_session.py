@@ -70,7 +70,8 @@ class EndSessionView(RPInitiatedLogoutView):  # type: ignore[misc]  # the librar
                 details=[("post_logout_redirect_uri sent", sent)],
                 advice=(
                     "If you are the developer: add exactly this URI to the app's "
-                    "post_logout_redirect_uris with PATCH /developers/apps/:id."
+                    "post_logout_redirect_uris (manage.py quota_register_app --client-id, or PATCH "
+                    "/developers/apps/:id)."
                 ),
             )
         return error_page(
