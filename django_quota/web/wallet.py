@@ -30,7 +30,8 @@ logger = logging.getLogger("django_quota.wallet")
 #: Seconds for which `disconnect` waits for Quota to revoke the tokens.
 REVOKE_WAIT_SECONDS = 3
 _STILL_LINKED = _(
-    "Your wallet is disconnected. You can still sign in with Quota, as you have no other way in."
+    "Your wallet is disconnected. You can still sign in with Quota, because your account on this "
+    "site has no password."
 )
 _UNLINKED = _("Your wallet is disconnected, and Quota does not sign you in here any more.")
 _STILL_AT_QUOTA = _(
