@@ -111,7 +111,8 @@ class Settings:
         if self.api_key is None:
             raise ConfigurationError(
                 "QUOTA_API_KEY is missing. Grants are paid from your own wallet: create an API key "
-                "in Quota's dashboard and set it in your settings."
+                "in Quota's dashboard (docs/sandbox.rst: at the local Quota) and set it in your "
+                "settings."
             )
         return self.api_key
 
