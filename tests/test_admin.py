@@ -384,6 +384,7 @@ class TestGrantCredits:
         assert [sandbox.balance_of(p.email) for p in wallets] == [1_250_000] * 2
         for row in CreditGrant.objects.all():
             assert (row.credits, row.reason, row.granted_by) == (250_000, "refund", "root")
+        assert "once more" not in done.content.decode()
 
     def test_amount_to_confirm_is_not_rounded(self, admin: Client, wallets: list[Person]) -> None:
         text = Granting(admin).confirm_page(dollars="1.000001").content.decode()
@@ -412,7 +413,10 @@ class TestGrantCredits:
     ) -> None:
         ProviderAccount.objects.filter(user__username="person-0").update(external_id="Stranger")
         text = Granting(admin).grant().content.decode()
-        assert "Stranger: Quota does not know this user" in text
+        assert "Grant to person-0 (Stranger): Quota does not know this user" in text
+        assert "send this form once more" in text
+        left = BeautifulSoup(text, "html.parser").select("#content li")
+        assert [item.text for item in left] == ["person-0 (Stranger)"]
         assert "$0.25 granted to 1 user." in text
         assert sandbox.balance_of(wallets[1].email) == 1_250_000
 
@@ -422,8 +426,9 @@ class TestGrantCredits:
         staff = Granting(admin)
         fields = staff.fields_of(staff.confirm_page())
         sandbox.set(fail={"path": "/v1/funding/oauth_user", "status": 504, "after": True})
-        assert "It is unknown whether" in staff.send(**fields).content.decode()
-        staff.send(**fields)
+        again = staff.send(**fields)
+        assert "It is unknown whether" in again.content.decode()
+        staff.send(**staff.fields_of(again))
         assert [sandbox.balance_of(p.email) for p in wallets] == [1_250_000] * 2
 
     def test_missing_api_key_is_an_error_message(

@@ -70,7 +70,10 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
     def grant_credits(
         self, request: HttpRequest, accounts: "QuerySet[ProviderAccount]"
     ) -> TemplateResponse | None:
-        """Show the form, then the page to confirm; then grant, and return to the list."""
+        """Show the form, then the page to confirm; then grant, and return to the list.
+
+        After errors, the page to confirm is shown again, for the accounts that are left.
+        """
         chosen = list(accounts.select_related("user").order_by("pk")[: MAX_ACCOUNTS + 1])
         if len(chosen) > MAX_ACCOUNTS:
             sentence = _("Choose at most %d accounts, or call grant_credits in a script.")
@@ -79,9 +82,8 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
         is_sent = "key" in request.POST
         form = GrantForm(request.POST if is_sent else None, initial={"key": uuid.uuid4().hex})
         if form.is_valid() and "confirmed" in request.POST:
-            self._grant(request, chosen, form)
-            return None
-        return self._page(request, chosen, form)
+            chosen = self._grant(request, chosen, form)
+        return self._page(request, chosen, form) if chosen else None
 
     def _page(
         self, request: HttpRequest, accounts: list[ProviderAccount], form: GrantForm
@@ -105,13 +107,16 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _grant(
         self, request: HttpRequest, accounts: list[ProviderAccount], form: GrantForm
-    ) -> None:
-        """Grant to each user. An error is shown with the account, and the others go on."""
+    ) -> list[ProviderAccount]:
+        """Grant to each user. An error is shown with the account, and the others go on.
+
+        Return the accounts that had an error.
+        """
         options: dict[str, Any] = {
             "reason": form.cleaned_data["reason"],
             "granted_by": acted_by() or request.user.get_username(),
         }
-        done = 0
+        failed = []
         # One limit for all: a server ends a request that takes too long. Whoever sends the form
         # again gets the rest granted.
         with within(get_settings().deadline):
@@ -119,10 +124,17 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
                 key = f"admin-{form.cleaned_data['key']}-{account.pk}"
                 try:
                     grant_credits(account.user, form.credits, idempotency_key=key, **options)
-                    done += 1
                 except QuotaError as error:
-                    self.message_user(request, f"{account}: {error}", messages.ERROR)
-        if done:
+                    failed.append(account)
+                    # Named as on the page to confirm. The admin would capitalise an address that
+                    # the message begins with.
+                    failure = _("Grant to %(user)s (%(account)s): %(error)s")
+                    names = {"user": account.user, "account": account, "error": error}
+                    self.message_user(request, failure % names, messages.ERROR)
+        if failed:
+            advice = _("To try again, send this form once more: nobody is granted credits twice.")
+            self.message_user(request, advice, messages.WARNING)
+        if done := len(accounts) - len(failed):
             sentence = ngettext(
                 "%(amount)s granted to %(n)d user.",
                 "%(amount)s granted to each of %(n)d users.",
@@ -130,3 +142,4 @@ class GrantActionMixin(admin.ModelAdmin):  # type: ignore[type-arg]
             )
             words = {"amount": format_exact_usd(form.credits), "n": done}
             self.message_user(request, sentence % words, messages.SUCCESS)
+        return failed
