@@ -84,6 +84,10 @@ class AsyncWalletMessageStream(anthropic.AsyncStream[T]):
 class WalletAnthropic(_IsolatedClient, anthropic.Anthropic):
     """An `anthropic.Anthropic` that uses only its arguments."""
 
+    def _prepare_options(self, options: Any) -> Any:
+        options.follow_redirects = False  # the prompt is for Quota only
+        return options
+
     def request(self, *args: Any, stream_cls: Any = None, **kwargs: Any) -> Any:
         """Like the SDK's `request`, with errors of `django_quota.exceptions`."""
         if stream_cls is not None:
@@ -100,6 +104,10 @@ class WalletAnthropic(_IsolatedClient, anthropic.Anthropic):
 
 class AsyncWalletAnthropic(_IsolatedClient, anthropic.AsyncAnthropic):
     """An `anthropic.AsyncAnthropic` that uses only its arguments."""
+
+    async def _prepare_options(self, options: Any) -> Any:
+        options.follow_redirects = False
+        return options
 
     async def request(self, *args: Any, stream_cls: Any = None, **kwargs: Any) -> Any:
         """Like the SDK's `request`, with errors of `django_quota.exceptions`."""

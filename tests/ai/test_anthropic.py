@@ -134,6 +134,16 @@ class TestAnthropicClient:
             with pytest.raises(error):
                 way(user)
 
+    @pytest.mark.parametrize("way", WAYS)
+    def test_prompt_does_not_follow_a_redirect(self, user: Any, settings: Any, way: Any) -> None:
+        with TinyServer() as quota, TinyServer() as other:
+            moved = answer(status=307, Location=f"{other.origin}/")
+            quota.on("/v1/messages", moved)
+            settings.QUOTA_BASE_URL = quota.origin
+            with pytest.raises(ProviderUnavailable):
+                way(user)
+            assert other.requests == []
+
     @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
     def test_nobody_cannot_pay(self, nobody: Any) -> None:
         with pytest.raises(NotConnected):
