@@ -7,6 +7,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from django.db.models import Model
+from django.http import HttpRequest
+
+from django_quota.tokens.payer import current_request
 
 from .replies import MAX_CHARS
 
@@ -53,6 +56,8 @@ class _Block:
 
     attribution: Attribution = Attribution()
     bills: tuple[Bill, ...] = ()
+    #: The request in which it was opened; None outside of requests.
+    request: HttpRequest | None = None
 
     def around(self, inner: "_Block") -> "_Block":
         """Return the block of a thread that is in `inner` and uses a client made in this block."""
@@ -70,8 +75,13 @@ _block: ContextVar[_Block] = ContextVar("django_quota_block", default=_OUTSIDE)
 
 
 def current_block() -> _Block:
-    """Return the block of this thread or task."""
-    return _block.get()
+    """Return the block of this thread or task.
+
+    A generator that is left open in a block leaves it in the context of the thread, which another
+    request uses next. So a block of another request does not count.
+    """
+    block = _block.get()
+    return block if block.request in (None, current_request()) else _OUTSIDE
 
 
 @contextmanager
@@ -93,8 +103,9 @@ def billed_for(*, purpose: str = "", object: Model | None = None) -> Iterator[Bi
 @contextmanager
 def open_block(bill: Bill, **attribution: str) -> Iterator[Bill]:
     """Add the calls of a block up in `bill`, too, and change what they are for."""
-    outer = _block.get()
-    block = _Block(replace(outer.attribution, **attribution), (*outer.bills, bill))
+    outer = current_block()
+    named = replace(outer.attribution, **attribution)
+    block = _Block(named, (*outer.bills, bill), current_request())
     _block.set(block)
     try:
         yield bill

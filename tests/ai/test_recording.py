@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
+from django.http import HttpRequest
 from django.test.utils import CaptureQueriesContext
 
 from django_quota.ai import developer_client, recording
@@ -23,6 +24,7 @@ from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.exceptions import ProviderUnavailable
 from django_quota.models import QuotaToken, UsageRecord
 from django_quota.signals import usage_recorded
+from django_quota.tokens.payer import during
 from django_quota.wallet import billed_for, purchases, record_usage
 from django_quota.wallet.balances import kept_balance
 from django_quota.wallet.pending_record import PendingRecord
@@ -528,6 +530,18 @@ class TestBilledFor:
             str(user.pk),
         )
         assert (bill.calls, bill.credits_used) == (1, row.credits_used)
+
+    def test_block_that_a_request_has_left_open_is_not_that_of_the_next(
+        self, user: Any, sandbox: Sandbox
+    ) -> None:
+        """As by a generator that holds it, in a thread that serves one request after another."""
+        with during(HttpRequest()):
+            left_open = billed_for(purpose="of the first")
+            left_open.__enter__()
+        with during(HttpRequest()):
+            openai_client(user).chat.completions.create(**HELLO)
+        left_open.__exit__(None, None, None)
+        assert user.quota_usage.get().purpose == ""
 
     def test_ends_with_the_block(self, user: Any, sandbox: Sandbox) -> None:
         with billed_for(purpose="summary"):
