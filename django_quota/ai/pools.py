@@ -33,7 +33,7 @@ class LoopTransport(httpx.AsyncBaseTransport):
         if loop not in self.pools:
             for other in list(self.pools):
                 if other.is_closed():  # without `shutdown_asyncgens`, which would have removed it
-                    del self.pools[other]
+                    self.pools.pop(other, None)
             self.pools[loop] = self._open(loop)
         return self.pools[loop][0]
 

@@ -180,7 +180,7 @@ def _limits_of(user: Any) -> SpendingLimits | None:
 
 def _bill_of_day(user: Any, alias: str, limit: int) -> DayBill:
     """Return the bill of the current day. Calls whose price is unknown count 0."""
-    start = _now().replace(hour=0, minute=0, second=0, microsecond=0)
+    start = _now().replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     spent = _spent_since(start, user, alias)
     day = name_in_database(alias, str(user.pk), int(start.timestamp()))
     return DayBill(limit, spent, f"django_quota.spent.{day}", start + timedelta(days=1))
