@@ -1,12 +1,7 @@
 """Accounts, tokens and records in Django's admin. No page shows a secret."""
 
-from .rows import (
-    CreditGrantAdmin,
-    ProviderAccountAdmin,
-    QuotaTokenAdmin,
-    UsageRecordAdmin,
-    WebhookEventAdmin,
-)
+from .records import CreditGrantAdmin, UsageRecordAdmin, WebhookEventAdmin
+from .rows import ProviderAccountAdmin, QuotaTokenAdmin
 
 __all__ = [
     "CreditGrantAdmin",
