@@ -26,6 +26,7 @@ Warnings:
 * W013: sign-up is closed, but a first sign-in creates users.
 * W014: a request can choose the callback's host.
 * W015: an OpenAI client may bill the developer's key by mistake.
+* W016: a limit for a user's day is never reached.
 """
 
 from .project import check_installation, check_surroundings

@@ -53,11 +53,21 @@ def check_impersonation(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_spending_limits(**kwargs: Any) -> list[CheckMessage]:
-    """Check that QUOTA_SPENDING_LIMITS, if it is a path, names a function that can be called."""
+    """Check that QUOTA_SPENDING_LIMITS can be read, and that a limit for a day can be reached."""
     if conf.problems():
         return []
     try:
         function_of_project()
     except ConfigurationError as error:
         return [Error(str(error), id="django_quota.E008")]
+    settings = conf.get_settings()
+    if getattr(settings.spending_limits, "user_day", None) and not settings.record_usage:
+        return [
+            Warning(
+                "QUOTA_SPENDING_LIMITS has a limit for a user's day, and QUOTA_RECORD_USAGE is "
+                "off: nothing is recorded, so the limit is never reached.",
+                hint="Set QUOTA_RECORD_USAGE = True, or record each call with record_usage.",
+                id="django_quota.W016",
+            )
+        ]
     return []

@@ -144,7 +144,8 @@ def bills_of_project(user: Any, request: HttpRequest | None, alias: str) -> Iter
         return
     if limits.request is not None and request is not None:
         bills = request.__dict__.setdefault("_quota_bills", {})
-        yield bills.setdefault(user.pk, RequestBill(limits.request))
+        # In another database the same primary key is another person's.
+        yield bills.setdefault((alias, user.pk), RequestBill(limits.request))
     if limits.user_day is not None:
         yield _bill_of_day(user, alias, limits.user_day)
 
@@ -199,5 +200,7 @@ def _spent_since(start: datetime, user: Any, alias: str) -> int:
 
 
 def _now() -> datetime:
-    """The time in Django's current time zone."""
-    return timezone.localtime() if django_settings.USE_TZ else timezone.now()
+    """The time in TIME_ZONE. In the current time zone, which a site may let its users choose, a
+    user could begin a new day at any time."""
+    zone = timezone.get_default_timezone()
+    return timezone.localtime(timezone=zone) if django_settings.USE_TZ else timezone.now()

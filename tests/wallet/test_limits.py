@@ -162,6 +162,21 @@ class TestSetting:
         with pytest.raises(ConfigurationError, match="QUOTA_SPENDING_LIMITS"):
             Caller().begin(anybody)
 
+    def test_limit_of_a_day_without_records_is_said_by_the_check(self, settings: Any) -> None:
+        settings.QUOTA_RECORD_USAGE = False
+        settings.QUOTA_SPENDING_LIMITS = {"request": 1}
+        assert check_spending_limits() == []
+        settings.QUOTA_SPENDING_LIMITS = {"user_day": 1}
+        assert [message.id for message in check_spending_limits()] == ["django_quota.W016"]
+
+    def test_bill_of_a_request_is_of_one_database(self, anybody: Any, settings: Any) -> None:
+        settings.QUOTA_SPENDING_LIMITS = {"request": 1}
+        request = HttpRequest()
+        (first,) = limits.bills_of_project(anybody, request, "default")
+        (same,) = limits.bills_of_project(anybody, request, "default")
+        (other,) = limits.bills_of_project(anybody, request, "other")
+        assert same is first and other is not first
+
     def test_check_is_content(self, settings: Any) -> None:
         accepted: list[Any] = [None, {}, _limits, f"{__name__}._limits"]
         for value in accepted:
@@ -277,26 +292,39 @@ class TestDay:
     @pytest.mark.parametrize(
         ("zone", "is_today"), [("Pacific/Auckland", False), ("America/Los_Angeles", True)]
     )
-    def test_begins_at_midnight_in_the_current_time_zone(
-        self, anybody: Any, monkeypatch: pytest.MonkeyPatch, zone: str, is_today: bool
+    def test_begins_at_midnight_in_the_time_zone_of_the_site(
+        self,
+        anybody: Any,
+        settings: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        zone: str,
+        is_today: bool,
     ) -> None:
         """At 14:00 UTC, it is 02:00 of the next day in Auckland."""
+        settings.TIME_ZONE = zone
         now = datetime(2026, 7, 1, 14, tzinfo=UTC)
         monkeypatch.setattr(timezone, "now", lambda: now)
         write(anybody, 50, created_at=now - timedelta(hours=3))
-        with timezone.override(ZoneInfo(zone)):
+        # That of a user, who may choose it, does not count.
+        with timezone.override(UTC):
             assert (stopped(anybody) is not None) is is_today
 
     @pytest.mark.parametrize(("month", "day", "hours"), [(3, 29, 23), (10, 25, 25), (7, 1, 24)])
     def test_is_as_long_as_the_clock_says(
-        self, anybody: Any, monkeypatch: pytest.MonkeyPatch, month: int, day: int, hours: int
+        self,
+        anybody: Any,
+        settings: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        month: int,
+        day: int,
+        hours: int,
     ) -> None:
+        settings.TIME_ZONE = "Europe/Berlin"
         zone = ZoneInfo("Europe/Berlin")
         now = datetime(2026, month, day, tzinfo=zone)
         monkeypatch.setattr(timezone, "now", lambda: now)
         write(anybody, 50)
-        with timezone.override(zone):
-            error = stopped(anybody)
+        error = stopped(anybody)
         assert error is not None and error.retry_after == hours * 3600
 
     def test_works_without_time_zones(self, anybody: Any, settings: Any) -> None:
