@@ -8,7 +8,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
-from django_quota.tokens.payer import aget_payer, begin, get_payer
+from django_quota.tokens.payer import begin, get_payer
 from django_quota.web.answers import error_response
 from django_quota.web.current import CurrentQuota
 from django_quota.web.required import arequire_wallet, require_wallet
@@ -94,7 +94,7 @@ class QuotaMiddleware:
             return None
         request.quota_checked = scopes  # type: ignore[attr-defined]
         try:
-            await arequire_wallet(await aget_payer(request), scopes)
+            await arequire_wallet(request, scopes)
         except QuotaError as error:
             if (response := await sync_to_async(self.process_exception)(request, error)) is None:
                 raise

@@ -10,6 +10,7 @@ from django.urls import path
 from django_quota.ai.factory import async_openai_client, openai_client
 from django_quota.decorators import quota_required
 from django_quota.streaming import stream_response
+from django_quota.tokens.payer import aget_payer
 from tests.urls import urlpatterns as ours
 
 ASK: Any = {
@@ -27,7 +28,7 @@ def stream(request: HttpRequest) -> HttpResponseBase:
 
 @quota_required
 async def astream(request: HttpRequest) -> HttpResponseBase:
-    client = async_openai_client(await request.auser())
+    client = async_openai_client(await aget_payer(request))
     return stream_response(request, await client.chat.completions.create(**ASK))
 
 

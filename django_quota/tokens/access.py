@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
+from django.http import HttpRequest
 
 from django_quota.exceptions import (
     ConfigurationError,
@@ -24,10 +25,11 @@ from django_quota.exceptions import (
 from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.oidc.time_limit import seconds_left
 
-from . import leases, locking
+from . import first_look, leases, locking
 from .decisions import fresh_token, require_connected, valid_token
+from .impersonation import project_function
 from .lookup import token_row, token_row_again, token_row_of_account
-from .payer import require_payer
+from .payer import get_payer, require_payer
 from .places import Elsewhere, Place, at_place_of_caller, here
 from .renewal import Renewal
 from .single_flight import OwnThread, in_transaction, renewals
@@ -70,9 +72,34 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
 
     It does not block the event loop, and a renewal goes on if the task is cancelled.
     """
+    token = _known_on_loop(user) if rejected is None else None
+    if token is not None:
+        return token
     # Build the query in a thread: with 500 tasks, `afirst` would build 500 queries on the loop.
     found = await _look(user, rejected)
     return found if isinstance(found, str) else await found.aresult()
+
+
+def check_wallet(user: Any) -> None:
+    """Check before a view that `get_access_token` returns a token; renew an expired one.
+
+    The row that it reads is used for the first call of the view. Raises what `get_access_token`
+    raises.
+    """
+    require_payer(user)
+    found = _checked(user)
+    if found is not None:
+        found.result()
+
+
+async def acheck_wallet(request: HttpRequest) -> Any:
+    """`check_wallet` for async code: find the payer of `request`, check their wallet, and return
+    the payer. It enters a thread once. Raises what `get_payer` raises, too.
+    """
+    payer, found = await _check_in_thread(request.user, request)
+    if found is not None:
+        await found.aresult()
+    return payer
 
 
 def renew(account: ProviderAccount) -> bool:
@@ -113,9 +140,36 @@ def renew_unless_taken(
 
 def _found(user: Any, rejected: str | None) -> "str | _Wanted":
     """Return the token, or the renewal that it needs first."""
-    row = require_connected(token_row(user))
+    kept = first_look.take(user) if rejected is None else None
+    row = require_connected(kept or token_row(user))
     token = fresh_token(row, rejected, row.clock.now())
     return _Wanted(row, rejected) if token is None else token
+
+
+def _known_on_loop(user: Any) -> str | None:
+    """Return the token of the row that was read for the check before the view, if it is fresh.
+
+    It uses neither the database nor a thread: None where that is needed.
+    """
+    if project_function() is not None:
+        return None  # the project's function may use the database
+    row = first_look.take(user)
+    if row is None:
+        return None
+    try:
+        require_payer(user)
+    except ConfigurationError:
+        return None
+    return fresh_token(row, None, row.clock.now())
+
+
+def _checked(user: Any) -> "_Wanted | None":
+    """Return the renewal that `user`'s token needs before the view; None if it needs none."""
+    row = require_connected(token_row(user))
+    if fresh_token(row, None, row.clock.now()) is None:
+        return _Wanted(row, None)
+    first_look.keep(user, row)
+    return None
 
 
 def _found_or_begun(user: Any, rejected: str | None) -> "str | _Wanted":
@@ -125,7 +179,16 @@ def _found_or_begun(user: Any, rejected: str | None) -> "str | _Wanted":
     return found if isinstance(found, str) else found.begun()
 
 
+def _checked_or_begun(_user: Any, request: HttpRequest) -> "tuple[Any, _Wanted | None]":
+    """The payer of `request`, and the renewal that was begun for them, if one is needed."""
+    payer = get_payer(request)
+    wanted = _checked(payer)
+    begun = wanted and wanted.begun()
+    return payer, begun if isinstance(begun, _Wanted) else None
+
+
 _look = at_place_of_caller(_found_or_begun)
+_check_in_thread = at_place_of_caller(_checked_or_begun)
 
 
 def _begin(

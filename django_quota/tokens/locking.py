@@ -13,6 +13,7 @@ from django_quota.exceptions import ConfigurationError, ProviderUnavailable
 from django_quota.models import QuotaToken, of_same_account
 
 from .clock import PRECISION, SQL, Clock
+from .first_look import forget as forget_first_look
 
 T = TypeVar("T")
 
@@ -111,6 +112,7 @@ def locked(seen: QuotaToken, *, skip_locked: bool = False) -> Iterator[QuotaToke
     another tenant, the same key is another person's row), or, with `skip_locked`, if it is locked.
     Otherwise it waits LOCK_WAIT seconds for the lock, and then raises OperationalError.
     """
+    forget_first_look()
     alias = database(seen)
     connection = connections[alias]
     rows = QuotaToken.objects.with_identity(alias).filter(pk=seen.pk)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.http import HttpRequest
+
 from django_quota.exceptions import InsufficientScope
 from django_quota.models import QuotaToken
 from django_quota.tokens import access
@@ -12,14 +14,14 @@ def require_wallet(user: Any, scopes: frozenset[str] = frozenset()) -> None:
 
     Raises the errors of `get_access_token`, and InsufficientScope, which names the missing scopes.
     """
-    access.get_access_token(user)
+    access.check_wallet(user)
     if scopes:
         _require_scopes(scopes, QuotaToken.objects.for_user(user).first())
 
 
-async def arequire_wallet(user: Any, scopes: frozenset[str] = frozenset()) -> None:
-    """`require_wallet` for async code."""
-    await access.aget_access_token(user)
+async def arequire_wallet(request: HttpRequest, scopes: frozenset[str] = frozenset()) -> None:
+    """`require_wallet` for async code and the payer of `request`."""
+    user = await access.acheck_wallet(request)
     if scopes:
         _require_scopes(scopes, await QuotaToken.objects.for_user(user).afirst())
 
