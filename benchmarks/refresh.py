@@ -378,8 +378,10 @@ def restart(quota: LightProvider) -> None:
         while phases[-1]["renewed"] < 200 and time.monotonic() < enough:
             time.sleep(0.05)
 
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW data_directory")
+        server = get_server(Path(cursor.fetchone()[0]))
     connection.close()
-    server = get_server(Path(os.environ["TEST_POSTGRESQL_DATA"]))
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(load, user) for user in everyone]
         rest()

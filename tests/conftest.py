@@ -98,6 +98,14 @@ def insert_into(model: type[Model]) -> str:
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    if connection.vendor == "postgresql":
+        from tests.postgres import do_without_syncing
+
+        do_without_syncing(connection.settings_dict)
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """The test database. After a flush, Django finds out anew which permissions there are, which
     takes longer than most tests; here the rows of before come back, as plain SQL."""
@@ -131,7 +139,10 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert process.stdout is not None
     ready = process.stdout.readline()
     assert "ready at " in ready, ready
-    yield ready.split("ready at ")[1].strip()
+    origin = ready.split("ready at ")[1].strip()
+    with Sandbox(origin) as sandbox:
+        sandbox.make_quick()
+    yield origin
     process.terminate()
     process.wait(20)
     process.stdout.close()
