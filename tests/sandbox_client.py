@@ -64,9 +64,14 @@ class Sandbox:
         return str(self.call("POST", "/developers/keys", {"name": "Site"}, headers=headers)["key"])
 
     def reset(self) -> None:
-        """Back to the default settings, if a test changed one."""
+        """Back to the default settings and quick answers, if a test changed a setting."""
         if self.is_changed:
             self.call("POST", "/sandbox/settings/reset")
+            self.make_quick()
+
+    def make_quick(self) -> None:
+        """No pause between the words of an answer."""
+        self.call("PATCH", "/sandbox/settings", {"stream_delay": 0})
 
     def set(self, **knobs: Any) -> None:
         self.is_changed = True

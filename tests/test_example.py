@@ -76,6 +76,7 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     running = Demo(tmp_path_factory.mktemp("demo"))
     process = running.start()
+    set_knobs(running)
     yield running
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
@@ -127,12 +128,19 @@ def ask(page: Any, question: str) -> int:
 @contextmanager
 def knobs(demo: Demo, **values: Any) -> Iterator[None]:
     """Quota behaves otherwise for a while."""
-    settings = f"{demo.quota_url}/sandbox/settings"
-    requests.patch(settings, json=values, timeout=30).raise_for_status()
+    set_knobs(demo, **values)
     try:
         yield
     finally:
-        requests.post(f"{settings}/reset", timeout=30).raise_for_status()
+        set_knobs(demo)
+
+
+def set_knobs(demo: Demo, **values: Any) -> None:
+    """Set these settings of Quota, and the others to their defaults, with answers at once."""
+    settings = f"{demo.quota_url}/sandbox/settings"
+    requests.post(f"{settings}/reset", timeout=30).raise_for_status()
+    values = {"stream_delay": 0} | values
+    requests.patch(settings, json=values, timeout=30).raise_for_status()
 
 
 def balance_at_quota(demo: Demo, name: str) -> int:
