@@ -24,7 +24,7 @@ from django_quota.tokens.access import (
     get_access_token,
 )
 from django_quota.tokens.endings import require_sign_in
-from django_quota.tokens.payer import during
+from django_quota.tokens.payer import aget_payer, during
 from tests.helpers.concurrency import run_async
 from tests.helpers.rows import expire, user_with_wallet
 
@@ -163,6 +163,19 @@ class TestInAsyncCode:
 
         self.within(request_, view)
 
+    def test_payer_is_known_after_the_check(
+        self, ada: Any, request_: HttpRequest, hops: list[object]
+    ) -> None:
+        async def view() -> None:
+            await acheck_wallet(request_)
+            hops.clear()
+            assert await aget_payer(request_) is ada
+            assert hops == []
+            request_.user = bob = get_user_model()(pk=2, username="bob")
+            assert await aget_payer(request_) is bob
+
+        self.within(request_, view)
+
     def test_function_of_the_project_is_asked_in_a_thread(
         self, ada: Any, request_: HttpRequest, hops: list[object], settings: Any
     ) -> None:
@@ -174,6 +187,8 @@ class TestInAsyncCode:
             asked.append(True)
             with pytest.raises(ImpersonationRefused):
                 await aget_access_token(ada)
+            with pytest.raises(ImpersonationRefused):
+                await aget_payer(request_)
 
         self.within(request_, view)
 
@@ -185,6 +200,8 @@ class TestInAsyncCode:
             request_.impersonator = "boss"
             with pytest.raises(ImpersonationRefused):
                 await aget_access_token(ada)
+            with pytest.raises(ImpersonationRefused):
+                await aget_payer(request_)
 
         self.within(request_, view)
 
