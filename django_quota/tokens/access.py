@@ -140,35 +140,36 @@ def renew_unless_taken(
 
 def _found(user: Any, rejected: str | None) -> "str | _Wanted":
     """Return the token, or the renewal that it needs first."""
-    kept = first_look.take(user) if rejected is None else None
-    row = require_connected(kept or token_row(user))
+    if rejected is None and (kept := first_look.take(user)) is not None:
+        return kept
+    row = require_connected(token_row(user))
     token = fresh_token(row, rejected, row.clock.now())
     return _Wanted(row, rejected) if token is None else token
 
 
 def _known_on_loop(user: Any) -> str | None:
-    """Return the token of the row that was read for the check before the view, if it is fresh.
+    """Return the token that was read for the check before the view, if it is still fresh.
 
     It uses neither the database nor a thread: None where that is needed.
     """
     if project_function() is not None:
         return None  # the project's function may use the database
-    row = first_look.take(user)
-    if row is None:
-        return None
-    try:
-        require_payer(user)
-    except ConfigurationError:
-        return None
-    return fresh_token(row, None, row.clock.now())
+    token = first_look.take(user)
+    if token is not None:
+        try:
+            require_payer(user)
+        except ConfigurationError:
+            return None
+    return token
 
 
 def _checked(user: Any) -> "_Wanted | None":
     """Return the renewal that `user`'s token needs before the view; None if it needs none."""
     row = require_connected(token_row(user))
-    if fresh_token(row, None, row.clock.now()) is None:
+    token = fresh_token(row, None, row.clock.now())
+    if token is None:
         return _Wanted(row, None)
-    first_look.keep(user, row)
+    first_look.keep(user, row, token)
     return None
 
 

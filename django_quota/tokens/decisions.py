@@ -91,7 +91,12 @@ def require_connected(row: QuotaToken | None) -> QuotaToken:
 
 def fresh_token(row: QuotaToken, rejected: str | None, now: datetime) -> str | None:
     """Return the access token; None if it needs a renewal. Raises TokenUnreadable."""
-    return valid_token(row, rejected, now + timedelta(seconds=get_settings().refresh_leeway))
+    return valid_token(row, rejected, now) if is_fresh(row, now) else None
+
+
+def is_fresh(row: QuotaToken, now: datetime) -> bool:
+    """Return True if the access token lasts longer than QUOTA_REFRESH_LEEWAY."""
+    return row.expires_at > now + timedelta(seconds=get_settings().refresh_leeway)
 
 
 def valid_token(row: QuotaToken, rejected: str | None, now: datetime) -> str | None:
