@@ -122,7 +122,8 @@ class TinyServer:
         self._closed = threading.Semaphore(0)
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
+        # Of more who connect at once than this, some wait a second before they try again.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         scheme = "https" if self.tls else "http"
         self.origin = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._run(self._accept)

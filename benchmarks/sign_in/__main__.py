@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks.sign_in
-from benchmarks.sign_in import page, results, run
+from benchmarks.sign_in import page, results, run, storm
 from benchmarks.sign_in.contestants import PROJECTS
 from benchmarks.sign_in.databases import databases
 from tests.helpers.programs import ROOT
 
 ROUNDS, QUICK_ROUNDS = 60, 7
+STORMS, QUICK_STORMS = 20, 2
 USERS = 50_000
 
 
@@ -41,6 +42,23 @@ def measured(options: argparse.Namespace, names: list[str]) -> Iterator[dict[str
                             "users": users,
                             "contestants": results.summary(figures),
                         }
+
+
+def storms(options: argparse.Namespace, names: list[str]) -> Iterator[dict[str, Any]]:
+    """The results of the storms on each database."""
+    rounds = QUICK_STORMS if options.quick else STORMS
+    with tempfile.TemporaryDirectory() as folder, run.Provider(Path(folder)) as quota:
+        for database in databases(Path(folder)):
+            size = storm.size_for(database)
+            crews = storm.Crews(names, quota, database, size)
+            with crews.open():
+                yield {
+                    "database": database.name,
+                    "processes": size,
+                    "threads": size,
+                    "rounds": rounds,
+                    "contestants": results.storm_summary(crews.measure(rounds)),
+                }
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
@@ -94,6 +112,8 @@ def main() -> None:
     found["command"] = " ".join(["python -m benchmarks.sign_in", *sys.argv[1:]])
     found["rounds"] = options.rounds
     found["situations"] = list(measured(options, names))
+    found["without_renewal"] = [name for name in names if not PROJECTS[name].renews]
+    found["storms"] = list(storms(options, names))
     write(options.output, found)
     print(page.page(found))
     print(f"Written to {options.output}")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import django
 
+from benchmarks.sign_in.callers import Callers
 from benchmarks.sign_in.workers import answer_orders
 
 #: What is looked for after a sign-in.
@@ -89,6 +90,7 @@ class Contestant:
         self.project = PROJECT
         self.handler = get_wsgi_application()
         self.browser = Browser(self.handler)
+        self.callers: Callers
 
     def start(self) -> dict[str, Any]:
         """With a browser that is new to the site: where it is sent to."""
@@ -119,10 +121,10 @@ class Contestant:
 
     def check(self, sub: str, refresh_token: str) -> list[str]:
         """Which of CHECKS hold after a sign-in of `sub`, to whom that token was issued."""
-        from django.contrib.auth import SESSION_KEY, get_user_model
+        from django.contrib.auth import SESSION_KEY
         from django.contrib.sessions.models import Session
 
-        user: Any = get_user_model().objects.get(email=f"{sub}@example.com")
+        user = user_of(sub)
         session = Session.objects.get(session_key=self.browser.cookies["sessionid"]).get_decoded()
         stored = self.project.refresh_token(user)
         holds = {
@@ -138,9 +140,7 @@ class Contestant:
     def token(self, sub: str) -> dict[str, Any] | None:
         """What it takes to get a fresh access token of `sub`, whose user is loaded already; None if
         the package offers no function for it."""
-        from django.contrib.auth import get_user_model
-
-        user = get_user_model().objects.get(email=f"{sub}@example.com")
+        user = user_of(sub)
         with counted_statements() as statements:
             if not self.project.access_token(user):
                 return None
@@ -150,6 +150,28 @@ class Contestant:
         took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         each = {clock: seconds / TOKEN_CALLS for clock, seconds in took.items()}
         return {"statements": len(statements), **each}
+
+    def expire(self, sub: str, access_token: str, refresh_token: str) -> None:
+        """These are the tokens of `sub` now, and the access token has expired."""
+        self.project.expire(user_of(sub), access_token, refresh_token)
+
+    def gather(self, sub: str, count: int) -> None:
+        """So many callers are ready to ask for the token of `sub`."""
+        self.callers = Callers(count, lambda: user_of(sub), self.project.access_token)
+
+    def release(self) -> list[str]:
+        """They ask; what each of them got."""
+        return self.callers.release()
+
+    def stored(self, sub: str) -> str:
+        """The refresh token of `sub` that the site has."""
+        return self.project.refresh_token(user_of(sub))
+
+
+def user_of(sub: str) -> Any:
+    from django.contrib.auth import get_user_model
+
+    return get_user_model().objects.get(email=f"{sub}@example.com")
 
 
 @contextmanager
@@ -194,8 +216,9 @@ def main() -> None:
     call_command("migrate", run_syncdb=True, verbosity=0)  # the floor, which refers to users
     contestant = Contestant()
     contestant.project.prepare()
-    names = ("start", "come_back", "count", "fill", "check", "token")
-    orders = {name: getattr(contestant, name) for name in names}
+    visits = ("start", "come_back", "count", "fill", "check", "token")
+    storms = ("expire", "gather", "release", "stored")
+    orders = {name: getattr(contestant, name) for name in (*visits, *storms)}
     answer_orders({"ready": lambda: True, **orders})
 
 

@@ -33,6 +33,18 @@ answer of the provider; to connect takes no longer for it, although it would on 
 provider's certificate is trusted beside all of certifi's, by ``REQUESTS_CA_BUNDLE``.
 """
 
+STORM = """
+One user's access token has expired, and many callers, each in a thread, ask for it at the same
+moment. The provider takes 50 ms and rotates refresh tokens strictly: one that is spent twice ends
+its family, and all access tokens of the family with it. *Valid* are callers whose token is good
+when all have their answer; *failed* are the others, with an error or with a token that was
+*revoked* by then. *Connected* are the rounds after which the refresh token in the site's database
+can still be spent. Of several rounds, the least and the most. The time is that to the last answer.
+The floor looks, asks the provider and saves under ``select_for_update``. Each round begins with
+new tokens, and each process has renewed a token before. A time says little where callers failed,
+as an error needs no waiting. *Cannot renew*: the package has no code that spends a refresh token.
+"""
+
 
 def page(results: dict[str, Any]) -> str:
     parts = [*title("A sign-in, beside its peers", "="), INTRODUCTION, *about(results)]
@@ -47,6 +59,13 @@ def page(results: dict[str, Any]) -> str:
                 parts += [*title(heading, "-"), "", *growth(situation, few), ""]
         if situation is results["situations"][-1]:
             parts += [*title("What a sign-in has written", "="), "", *written(situation)]
+    parts += ["", *title("A storm of expired tokens", "="), STORM]
+    for storm in results["storms"]:
+        heading = (
+            f"{storm['database']}, {storm['processes']} processes of {storm['threads']} threads, "
+            f"{storm['rounds']} rounds"
+        )
+        parts += [*title(heading, "-"), "", *storm_table(storm, results["without_renewal"]), ""]
     return "\n".join(parts) + "\n"
 
 
@@ -138,6 +157,18 @@ def written(situation: dict[str, Any]) -> list[str]:
         if of["checks"]:
             asked = [re.sub(r"\S+ .*/", "", each) for each in of["visits"][RETURNING]["requests"]]
             rows.append((name, ", ".join(of["checks"]), ", ".join(asked)))
+    return simple_table(rows)
+
+
+def storm_table(storm: dict[str, Any], without_renewal: list[str]) -> list[str]:
+    counts = ("calls", "valid", "failed", "revoked")
+    rows: list[tuple[str, ...]] = [
+        ("contestant", *counts, "connected", "last answer, ms", "to floor")
+    ]
+    for name, of in storm["contestants"].items():
+        ranges = (" to ".join(map(str, dict.fromkeys(of[count]))) for count in counts)
+        rows.append((name, *ranges, f"{of['connected']} of {storm['rounds']}", *cells(of["time"])))
+    rows += [(name, "cannot renew", *[""] * 6) for name in without_renewal]
     return simple_table(rows)
 
 

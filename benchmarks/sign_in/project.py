@@ -29,6 +29,8 @@ class Project:
     start_method: str = "GET"
     #: What must be found after each sign-in, of `contestant.CHECKS`.
     promises: tuple[str, ...] = ("user", "last_login", "session")
+    #: True if `access_token` renews a token that has expired.
+    renews: bool = False
 
     def settings(self, origin: str) -> dict[str, Any]:
         """Its Django settings, for the provider at `origin`."""
@@ -50,6 +52,9 @@ class Project:
     def refresh_token(self, user: Any) -> str:
         """The stored refresh token in clear text; "" if it stores none."""
         return ""
+
+    def expire(self, user: Any, access_token: str, refresh_token: str) -> None:
+        """Store these tokens for `user`, for whom `fill` made the rows, as expired."""
 
     def access_token(self, user: Any) -> str | None:
         """A token for one call, as a project gets it; None if the package offers none."""

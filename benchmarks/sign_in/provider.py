@@ -6,6 +6,7 @@ https with the certificate in the file that `BENCHMARK_CERTIFICATE` names.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import os
 import re
@@ -14,9 +15,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from benchmarks.sign_in.project import CLIENT_ID, CLIENT_SECRET
+from benchmarks.sign_in.rotation import Family
 from benchmarks.sign_in.workers import answer_orders
 from tests.hostile.provider import AUTHORIZE, DISCOVERY, JWKS, TOKEN, USERINFO, HostileProvider
-from tests.tiny_server import Answer, Seen, TinyServer
+from tests.tiny_server import Answer, Seen, TinyServer, json_answer
+
+BASIC = "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
 
 
 class Provider(HostileProvider):
@@ -28,6 +33,7 @@ class Provider(HostileProvider):
         #: connects often.
         self.latency = 0.0
         self.newest_refresh_token = ""
+        self.family = Family()
         self.discovery = {
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
@@ -44,6 +50,32 @@ class Provider(HostileProvider):
 
     def _answer_later(self, endpoint: Callable[[Seen], Answer], request: Seen) -> Answer:
         return dataclasses.replace(endpoint(request), delay=self.latency)
+
+    def _token(self, request: Seen) -> Answer:
+        if request.form.get("grant_type") == "refresh_token":
+            return self._refresh(request)
+        return super()._token(request)
+
+    def _refresh(self, request: Seen) -> Answer:
+        """RFC 6749 section 6. The client's secret is in the form or the header."""
+        form = request.form
+        posted = (form.get("client_id"), form.get("client_secret")) == (CLIENT_ID, CLIENT_SECRET)
+        if not posted and request.headers.get("authorization") != BASIC:
+            return json_answer({"error": "invalid_client"}, status=401)
+        pair = self.family.renew(form["refresh_token"])
+        if pair is None:
+            return json_answer({"error": "invalid_grant"}, status=400)
+        return json_answer({**pair, "token_type": "Bearer", "expires_in": 3600})
+
+    def issue(self) -> dict[str, str]:
+        """The tokens that renewals begin with; the access token has expired."""
+        self.family = Family()
+        tokens = self.family.issue()
+        self.family.expire()
+        return tokens
+
+    def judge(self, got: list[str], refresh_token: str) -> dict[str, Any]:
+        return self.family.judge(got, refresh_token)
 
     def token_reply(self, nonce: str | None) -> dict[str, Any]:
         reply = super().token_reply(nonce)
@@ -84,7 +116,9 @@ def main() -> None:
         def at(method: str) -> Callable[..., Any]:
             return lambda scheme, **what: getattr(providers[scheme], method)(**what)
 
-        orders = {method: at(method) for method in ("agree", "count", "set_latency")}
+        orders = {
+            method: at(method) for method in ("agree", "count", "set_latency", "issue", "judge")
+        }
         answer_orders({"origin": lambda scheme: providers[scheme].origin, **orders})
 
 

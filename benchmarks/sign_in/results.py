@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.sign_in.contestants import PROJECTS
 from benchmarks.sign_in.run import Figures
+from benchmarks.sign_in.storm import Storms
 from tests.helpers.programs import ROOT
 
 FLOOR = next(iter(PROJECTS))
@@ -78,6 +79,22 @@ def summary(figures: dict[str, Figures]) -> dict[str, Any]:
             },
         }
         for name, of in figures.items()
+    }
+
+
+def storm_summary(storms: dict[str, Storms]) -> dict[str, Any]:
+    """Of all contestants that renew, on one database: the least and the most of each count, in how
+    many rounds the user was still connected, and the time to the last answer."""
+    return {
+        name: {
+            **{
+                count: [min(end[count] for end in of.ends), max(end[count] for end in of.ends)]
+                for count in ("calls", "valid", "failed", "revoked")
+            },
+            "connected": sum(end["connected"] for end in of.ends),
+            "time": spread(of.times, storms[FLOOR].times),
+        }
+        for name, of in storms.items()
     }
 
 

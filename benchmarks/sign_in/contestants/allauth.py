@@ -6,7 +6,11 @@ from benchmarks.sign_in.project import CLIENT_ID, CLIENT_SECRET, SCOPES, Project
 
 
 class Allauth(Project):
-    """django-allauth with its generic provider for OpenID Connect. Its tokens are in clear text."""
+    """django-allauth with its generic provider for OpenID Connect. Its tokens are in clear text.
+
+    It cannot renew one: it stores the refresh token, as `SocialToken.token_secret`, but no code of
+    it sends one to a provider.
+    """
 
     name = "django-allauth"
     package = "django-allauth"

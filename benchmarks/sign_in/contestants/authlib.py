@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -8,7 +9,11 @@ from benchmarks.sign_in.project import CLIENT_ID, CLIENT_SECRET, SCOPES
 
 
 class Authlib(Floor):
-    """Authlib's client for Django, which stores nothing itself: the rows are the floor's."""
+    """Authlib's client for Django, which stores nothing itself: the rows are the floor's.
+
+    Its session renews a token that has expired, and calls `update_token` to have it stored; its
+    client for Django would do so only with a request to an API.
+    """
 
     name = "Authlib"
     package = "Authlib"
@@ -22,8 +27,13 @@ class Authlib(Floor):
             path("authlib/callback", callback, name="authlib-callback"),
         ]
 
-    def access_token(self, user: Any) -> str | None:
-        return None  # it would be the floor's
+    def access_token(self, user: Any) -> str:
+        from benchmarks.sign_in.floor.models import Token
+
+        row = Token.objects.get(account__user=user)
+        with session_of(row) as session:
+            session.ensure_active_token()
+            return str(session.token["access_token"])
 
 
 @cache
@@ -42,6 +52,30 @@ def client() -> Any:
             "code_challenge_method": "S256",
             "token_endpoint_auth_method": "client_secret_post",
         },
+    )
+
+
+def session_of(row: Any) -> Any:
+    """A session with the token in that row."""
+    from authlib.integrations.requests_client import OAuth2Session
+
+    def save(token: Any, refresh_token: Any = None, access_token: Any = None) -> None:
+        row.access_token, row.refresh_token = token["access_token"], token["refresh_token"]
+        row.expires_at = datetime.fromtimestamp(token["expires_at"], UTC)
+        row.save()
+
+    return OAuth2Session(
+        CLIENT_ID,
+        CLIENT_SECRET,
+        token_endpoint=client().load_server_metadata()["token_endpoint"],
+        token_endpoint_auth_method="client_secret_post",
+        token={
+            "access_token": row.access_token,
+            "refresh_token": row.refresh_token,
+            "token_type": "Bearer",
+            "expires_at": int(row.expires_at.timestamp()),
+        },
+        update_token=save,
     )
 
 

@@ -13,6 +13,7 @@ class Floor(Project):
     apps = ("benchmarks.sign_in.floor",)
     start = "/floor/start"
     promises = ("user", "last_login", "session", "link", "refresh_token", "encrypted")
+    renews = True
 
     def urls(self) -> list[Any]:
         from django.urls import path
@@ -48,6 +49,15 @@ class Floor(Project):
         from benchmarks.sign_in.floor.models import Token
 
         return str(Token.objects.get(account__user=user).refresh_token)
+
+    def expire(self, user: Any, access_token: str, refresh_token: str) -> None:
+        from django.utils import timezone
+
+        from benchmarks.sign_in.floor.models import Token
+
+        Token.objects.filter(account__user=user).update(
+            access_token=access_token, refresh_token=refresh_token, expires_at=timezone.now()
+        )
 
     def access_token(self, user: Any) -> str | None:
         from benchmarks.sign_in.floor.rows import access_token

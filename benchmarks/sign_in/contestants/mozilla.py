@@ -7,7 +7,11 @@ from tests.hostile.provider import AUTHORIZE, JWKS, TOKEN, USERINFO
 
 
 class Mozilla(Project):
-    """Stock mozilla-django-oidc. It finds users by e-mail and stores no token."""
+    """Stock mozilla-django-oidc. It finds users by e-mail and stores no token.
+
+    It cannot renew one: it has no code for a refresh token. Its middleware `SessionRefresh` sends
+    the browser to the provider again.
+    """
 
     name = "mozilla-django-oidc"
     package = "mozilla-django-oidc"

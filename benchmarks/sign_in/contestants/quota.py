@@ -15,6 +15,7 @@ class Quota(Project):
     backends = ("django_quota.backends.QuotaBackend",)
     start = "/auth/quota/start"
     promises = ("user", "last_login", "session", "link", "refresh_token", "encrypted")
+    renews = True
 
     def settings(self, origin: str) -> dict[str, Any]:
         return {
@@ -52,6 +53,18 @@ class Quota(Project):
         from django_quota.models import QuotaToken
 
         return str(QuotaToken.objects.get(account__user=user).refresh_token.reveal())
+
+    def expire(self, user: Any, access_token: str, refresh_token: str) -> None:
+        from django.utils import timezone
+
+        from django_quota.fields import Sealed
+        from django_quota.models import QuotaToken
+
+        QuotaToken.objects.filter(account__user=user).update(
+            access_token=Sealed.of(access_token),
+            refresh_token=Sealed.of(refresh_token),
+            expires_at=timezone.now(),
+        )
 
     def access_token(self, user: Any) -> str:
         from django_quota.tokens import get_access_token

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from benchmarks.sign_in.project import CLIENT_ID, CLIENT_SECRET, SCOPES, Project
 
 
 class SocialAuth(Project):
-    """social-auth-app-django with its backend for OpenID Connect. Its tokens are in clear text."""
+    """social-auth-app-django with its backend for OpenID Connect. Its tokens are in clear text.
+
+    It renews a token of which it knows when it expires; its backend for OpenID Connect stores that
+    only where `EXTRA_DATA` says so.
+    """
 
     name = "social-auth-app-django"
     package = "social-auth-app-django"
@@ -15,6 +20,7 @@ class SocialAuth(Project):
     start = "/social/login/oidc/"
     start_method = "POST"
     promises = ("user", "last_login", "session", "link", "refresh_token")
+    renews = True
 
     def settings(self, origin: str) -> dict[str, Any]:
         return {
@@ -23,6 +29,7 @@ class SocialAuth(Project):
             "SOCIAL_AUTH_OIDC_SECRET": CLIENT_SECRET,
             "SOCIAL_AUTH_OIDC_SCOPE": list(SCOPES),
             "SOCIAL_AUTH_OIDC_USE_PKCE": True,
+            "SOCIAL_AUTH_OIDC_EXTRA_DATA": [("expires_in", "expires")],
             "SOCIAL_AUTH_LOGIN_REDIRECT_URL": "/",
         }
 
@@ -44,6 +51,16 @@ class SocialAuth(Project):
 
     def refresh_token(self, user: Any) -> str:
         return str(user.social_auth.get().extra_data["refresh_token"])
+
+    def expire(self, user: Any, access_token: str, refresh_token: str) -> None:
+        user.social_auth.update(
+            extra_data={
+                "access_token": access_token,
+                "refresh_token": refresh_token,
+                "expires": 3600,
+                "auth_time": int(time.time()) - 3600,
+            }
+        )
 
     def access_token(self, user: Any) -> str:
         from social_django.utils import load_strategy

@@ -49,6 +49,21 @@ def exchange(code: str, *, redirect_uri: str, code_verifier: str) -> dict[str, A
         "client_id": CLIENT_ID,
         "client_secret": CLIENT_SECRET,
     }
+    return ask_for_tokens(form)
+
+
+def refresh(refresh_token: str) -> dict[str, Any]:
+    """The next tokens (RFC 6749 section 6)."""
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    return ask_for_tokens(form)
+
+
+def ask_for_tokens(form: dict[str, str]) -> dict[str, Any]:
     reply = http.post(
         metadata()["token_endpoint"], data=form, timeout=TIMEOUT, allow_redirects=False
     )

@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 
+from benchmarks.sign_in.floor import client
 from benchmarks.sign_in.floor.models import Account, Token
 
 
@@ -44,7 +45,24 @@ def write(claims: Mapping[str, Any], reply: Mapping[str, Any]) -> Any:
 
 
 def access_token(user: Any) -> str:
-    """The user's access token, which must be fresh."""
+    """The user's access token, renewed if it has expired."""
     token = Token.objects.only("access_token", "expires_at").get(account__user_id=user.pk)
-    assert token.expires_at > timezone.now()
+    if token.expires_at > timezone.now():
+        return str(token.access_token)
+    return renew(token.pk)
+
+
+def renew(pk: int) -> str:
+    """The first caller holds the row's lock while the provider is asked; the others wait for it,
+    look again, and find the new token."""
+    with transaction.atomic():
+        names = ("access_token", "refresh_token", "expires_at", "updated_at")
+        token = Token.objects.select_for_update().only(*names).get(pk=pk)
+        now = timezone.now()
+        if token.expires_at <= now:
+            reply = client.refresh(token.refresh_token)
+            token.access_token, token.refresh_token = reply["access_token"], reply["refresh_token"]
+            token.expires_at = now + timedelta(seconds=reply["expires_in"])
+            token.updated_at = now
+            token.save(update_fields=names)
     return str(token.access_token)
