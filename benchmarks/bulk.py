@@ -9,7 +9,7 @@ from statistics import median
 
 from django.conf import settings
 
-from benchmarks.refresh import run, say, workers
+from benchmarks.course import run, say, workers
 from tests.light_provider import LightProvider
 from tests.storms.crew import Crew, make_users
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.refresh import run, say
+from benchmarks.course import run, say
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
 from tests.tiny_server import TinyServer, json_answer

@@ -32,7 +32,7 @@ from typing import Any
 
 from django.db import connection, connections
 
-from benchmarks.refresh import run
+from benchmarks.course import run
 from benchmarks.stopped.contestants import CONTESTANTS, LEAVE, LIMIT, SAID, Contestant
 from tests.helpers.programs import ROOT, database, free_port
 from tests.light_provider import LightProvider

@@ -29,7 +29,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.refresh import run, say
+from benchmarks.course import run, say
 from tests.helpers.programs import free_port
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.refresh import run, say, sqlite
+from benchmarks.course import run, say, sqlite
 from tests.light_provider import LightProvider
 from tests.storms.crew import Crew, make_event, make_users, post_event
 
