@@ -108,7 +108,7 @@ def main() -> None:
     ]
     if missing := PROJECTS.keys() - names:
         print(f"Without {', '.join(sorted(missing))}.")
-    found = results.surroundings()
+    found = results.surroundings(project.package for project in PROJECTS.values())
     found["command"] = " ".join(["python -m benchmarks.sign_in", *sys.argv[1:]])
     found["rounds"] = options.rounds
     found["situations"] = list(measured(options, names))

@@ -70,12 +70,19 @@ def page(results: dict[str, Any]) -> str:
 
 
 def about(results: dict[str, Any]) -> list[str]:
+    return [
+        f"* Command: ``{results['command']}`` ({results['rounds']} rounds, {results['date']}, "
+        f"commit {results['commit']}); ``tox run -e bench`` installs the newest peers first",
+        *surroundings(results),
+    ]
+
+
+def surroundings(results: dict[str, Any]) -> list[str]:
+    """Of `results.surroundings`: the machine and the versions."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     busy = " **The machine was busy with other work.**" if is_busy(machine) else ""
     return [
-        f"* Command: ``{results['command']}`` ({results['rounds']} rounds, {results['date']}, "
-        f"commit {results['commit']}); ``tox run -e bench`` installs the newest peers first",
         f"* Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}; load "
         f"average at the start {machine['load']}.{busy}",
         f"* Versions: {versions}",

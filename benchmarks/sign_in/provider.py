@@ -11,9 +11,11 @@ import dataclasses
 import os
 import re
 import ssl
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from benchmarks.sign_in.project import CLIENT_ID, CLIENT_SECRET
 from benchmarks.sign_in.rotation import Family
@@ -25,7 +27,7 @@ BASIC = "Basic " + base64.b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).dec
 
 
 class Provider(HostileProvider):
-    """Honest. One person signs in at a time."""
+    """Honest. Many people may sign in at once, if the contestant sends a nonce."""
 
     def __init__(self, server: TinyServer) -> None:
         super().__init__(server)
@@ -34,6 +36,9 @@ class Provider(HostileProvider):
         self.latency = 0.0
         self.newest_refresh_token = ""
         self.family = Family()
+        #: Nonce -> who has agreed to that sign-in.
+        self._people: dict[str | None, dict[str, Any]] = {}
+        self._signing = threading.Lock()
         self.discovery = {
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
@@ -82,10 +87,16 @@ class Provider(HostileProvider):
         self.newest_refresh_token = reply["refresh_token"]
         return reply
 
+    def id_token(self, nonce: str | None) -> str:
+        with self._signing:
+            self.person = self._people.pop(nonce)
+            return super().id_token(nonce)
+
     def agree(self, url: str, sub: str) -> str:
         """As the person `sub` who agrees: the URL that leads back (RFC 6749 section 4.1.2)."""
         assert url.startswith(self.origin + AUTHORIZE), url
-        self.person = {
+        (nonce,) = parse_qs(urlsplit(url).query).get("nonce", [None])
+        self._people[nonce] = {
             "sub": sub,
             "email": f"{sub}@example.com",
             "email_verified": True,

@@ -7,6 +7,7 @@ import platform
 import re
 import statistics
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,9 +31,9 @@ def installed(distribution: str) -> str | None:
         return None
 
 
-def surroundings() -> dict[str, Any]:
-    """When, where and with what it is measured."""
-    names = (*BESIDE, *(project.package for project in PROJECTS.values()))
+def surroundings(packages: Iterable[str]) -> dict[str, Any]:
+    """When, where and with what it is measured: with `packages`, and with what is beside them."""
+    names = (*BESIDE, *packages)
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=ROOT,
@@ -71,7 +72,7 @@ def summary(figures: dict[str, Figures]) -> dict[str, Any]:
                 visit: {
                     **of.counts.get(visit, {}),
                     **{
-                        clock: spread(values, floor.times[visit][clock])
+                        clock: spread(values, floor.times[visit][clock], scale=1000)
                         for clock, values in times.items()
                     },
                 }
@@ -92,16 +93,16 @@ def storm_summary(storms: dict[str, Storms]) -> dict[str, Any]:
                 for count in ("calls", "valid", "failed", "revoked")
             },
             "connected": sum(end["connected"] for end in of.ends),
-            "time": spread(of.times, storms[FLOOR].times),
+            "time": spread(of.times, storms[FLOOR].times, 1000),
         }
         for name, of in storms.items()
     }
 
 
-def spread(values: list[float], floor: list[float]) -> dict[str, float]:
-    """The median, the quartiles around it, and the median of the ratios to the floor's time in the
-    same round: what slows a whole round down changes none of them."""
-    low, median, high = (1000 * value for value in statistics.quantiles(values, n=4))
+def spread(values: list[float], floor: list[float], scale: float = 1) -> dict[str, float]:
+    """The median, the quartiles around it, and the median of the ratios to the floor's value in the
+    same round: what slows a whole round down hardly changes that. `scale` is for all but ratios."""
+    low, median, high = (scale * value for value in statistics.quantiles(values, n=4))
     ratio = statistics.median(ours / theirs for ours, theirs in zip(values, floor, strict=True))
     return {
         "median": round(median, 3),

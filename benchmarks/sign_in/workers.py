@@ -13,20 +13,24 @@ from typing import Any, Self
 from tests.helpers.programs import ROOT
 
 
+def environment_with(**ours: str) -> dict[str, str]:
+    """Of a process; without a proxy, which would stand between contestants and provider."""
+    inherited = {n: v for n, v in os.environ.items() if not n.lower().endswith("_proxy")}
+    return {**inherited, **ours}
+
+
 class Worker:
     """`python -m MODULE` in a process of its own; a context manager."""
 
     def __init__(self, module: str, **environment: str) -> None:
         self.module = module
-        # A proxy would stand between the contestants and the provider.
-        inherited = {n: v for n, v in os.environ.items() if not n.lower().endswith("_proxy")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**inherited, **environment},
+            env=environment_with(**environment),
         )
 
     def __enter__(self) -> Self:
