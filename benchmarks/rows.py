@@ -3,32 +3,41 @@
 from django.contrib.auth import get_user_model
 from django.db import connection, models
 
-from django_quota.models import ProviderAccount, QuotaToken
-
 #: Digits of the largest number of copies.
 DIGITS = 6
 
 
 def copy_rows(count: int) -> None:
-    """Add `count` users with account and token, copies of the only user there is.
+    """Add `count` users of this package with account and token, as `copy_people` does."""
+    from django_quota.models import ProviderAccount, QuotaToken
 
-    `count` is at most a million. All tokens have the same ciphertext.
+    copy_people(count, ProviderAccount, "external_id", QuotaToken)
+
+
+def copy_people(
+    count: int, account: type[models.Model], subject: str, token: type[models.Model]
+) -> None:
+    """Add `count` users with account and token, copies of the first user there is.
+
+    `count` is at most a million. All tokens have the same ciphertext. `subject` is the column of
+    `account` that gets the user's name.
     """
+    user = get_user_model()
     ten = " UNION ALL ".join(f"SELECT {n} AS digit" for n in range(10))
     digits = ", ".join(f"({ten}) d{place}" for place in range(DIGITS))
     number = " + ".join(f"{10**place} * d{place}.digit" for place in range(DIGITS))
-    _copy(get_user_model(), {"username": number}, digits, f"{number} < {count}")
+    _copy(user, {"username": number}, digits, f"{number} < {count}")
     _copy(
-        ProviderAccount,
-        {"user_id": "other.id", "external_id": "other.username"},
-        "auth_user other",
-        "other.id NOT IN (SELECT user_id FROM django_quota_provideraccount)",
+        account,
+        {"user_id": "other.id", subject: "other.username"},
+        f"{user._meta.db_table} other",
+        f"other.id NOT IN (SELECT user_id FROM {account._meta.db_table})",
     )
     _copy(
-        QuotaToken,
+        token,
         {"account_id": "other.id"},
-        "django_quota_provideraccount other",
-        "other.id NOT IN (SELECT account_id FROM django_quota_quotatoken)",
+        f"{account._meta.db_table} other",
+        f"other.id NOT IN (SELECT account_id FROM {token._meta.db_table})",
     )
 
 

@@ -23,14 +23,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from benchmarks.course import run, say
-from tests.helpers.programs import free_port
+from tests.helpers.programs import database, free_port
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
 from tests.upstream import HEAD, chunk, last
@@ -50,7 +50,9 @@ ASK = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}
 # --- upstream ---
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer(
+    lasting: float, pause: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """One connection: says the name in the bearer, again and again."""
     try:
         while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower():
@@ -58,10 +60,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             await reader.readexactly(int(length))
             (name,) = re.findall(r"authorization: bearer quota_token_(\w+)", head)
             writer.write(HEAD)
-            for _ in range(LASTING // PAUSE):
+            for _ in range(int(lasting / pause)):
                 tell(writer, chunk(name))
                 await writer.drain()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(pause)
             tell(writer, {**last(credits_used=1, balance_after=1), "id": os.urandom(8).hex()})
             writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
             await writer.drain()
@@ -76,9 +78,10 @@ def tell(writer: asyncio.StreamWriter, what: dict[str, Any]) -> None:
     writer.write(b"%x\r\n%s\r\n" % (len(said), said))
 
 
-def serve(origin: Any) -> None:
+def serve(origin: Any, lasting: float, pause: float) -> None:
     async def main() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
+        each = partial(answer, lasting, pause)
+        server = await asyncio.start_server(each, "127.0.0.1", 0, backlog=1024)
         origin.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await server.serve_forever()
 
@@ -86,14 +89,17 @@ def serve(origin: Any) -> None:
 
 
 @contextmanager
-def upstream() -> Iterator[str]:
+def upstream(lasting: float = LASTING, pause: float = PAUSE) -> Iterator[str]:
+    """Its origin. A stream lasts so many seconds, with such pauses between its words."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(there,))
+    process = spawn.Process(target=serve, args=(there, lasting, pause))
     process.start()
-    yield here.recv()
-    process.terminate()
-    process.join()
+    try:
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join()
 
 
 # --- the applications, made by uvicorn's --factory ---
@@ -206,21 +212,10 @@ async def wave(ours: Way, proxies: list[Way]) -> None:
 
 def streams(quota: LightProvider) -> None:
     """First words, whose they are, and memory."""
-    from django.conf import settings
-    from django.db import connection
-
     users = make_users(STREAMS, expire_in=36_000)
     sessions = {user.username: session_of(user) for user in users}
-    database = {name: connection.settings_dict[name] for name in ("NAME", "HOST", "PORT", "USER")}
     with ExitStack() as stack:
-        ours = {
-            "SECRET_KEY": settings.SECRET_KEY,
-            "QUOTA_BASE_URL": stack.enter_context(upstream()),
-            "ROOT_URLCONF": "benchmarks.urls_streams",
-            "MIDDLEWARE": [*settings.MIDDLEWARE, "django_quota.middleware.QuotaMiddleware"],
-        }
-        pool = {"OPTIONS": {"pool": {"min_size": 4, "max_size": 20}}}
-        config = json.dumps({"database": database | pool, "settings": ours}, default=str)
+        config = config_of(stack.enter_context(upstream()))
         server, apart = (stack.enter_context(Server(app, config)) for app in ("project", "bare"))
         mine = Way(server, "/astream", sessions)
         view = Way(server, "/proxy", sessions)
@@ -237,6 +232,22 @@ def streams(quota: LightProvider) -> None:
         say(f"... first word of {what}, median", f"{1000 * theirs:.1f} ms", "for comparison")
         say("... ours after that", f"{1000 * (first - theirs):.1f} ms", "5 at most")
     say("... memory of the workers after each time, in MB", memory, "flat")
+
+
+def config_of(origin: str) -> str:
+    """Of a `Server`: the database of this process, and the upstream at `origin`."""
+    from django.conf import settings
+    from django.db import connection
+
+    pool: dict[str, Any] = {"OPTIONS": {"pool": {"min_size": 4, "max_size": 20}}}
+    ours = {
+        "SECRET_KEY": settings.SECRET_KEY,
+        "QUOTA_BASE_URL": origin,
+        "ROOT_URLCONF": "benchmarks.urls_streams",
+        "MIDDLEWARE": [*settings.MIDDLEWARE, "django_quota.middleware.QuotaMiddleware"],
+    }
+    mine = database() | (pool if connection.vendor == "postgresql" else {})
+    return json.dumps({"database": mine, "settings": ours}, default=str)
 
 
 def session_of(user: Any) -> str:

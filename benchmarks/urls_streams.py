@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import httpx2
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import path
 
@@ -37,4 +39,12 @@ async def proxy(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(parts(), content_type="text/event-stream")
 
 
-urlpatterns = [*ours, path("proxy", proxy)]
+async def patient_proxy(request: HttpRequest) -> HttpResponseBase:
+    """`proxy` for answers that wait long: first it gives back its connection of the database, which
+    Django would keep until the response ends."""
+    await request.auser()
+    await sync_to_async(connections.close_all)()
+    return await proxy(request)
+
+
+urlpatterns = [*ours, path("proxy", proxy), path("patient-proxy", patient_proxy)]
