@@ -13,7 +13,7 @@ from typing import Self
 from unittest.mock import patch
 
 from benchmarks.growth.figures import NAMES, OURS, Case, Measures, Size, no_measures, take_turns
-from benchmarks.refresh import run
+from benchmarks.course import run
 from benchmarks.sign_in.databases import Database
 from benchmarks.sign_in.results import FLOOR
 from benchmarks.streams import Server, config_of, session_of, upstream
