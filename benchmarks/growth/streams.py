@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from typing import Self
 from unittest.mock import patch
 
-from benchmarks.growth.figures import NAMES, OURS, Case, Measures, Size, no_measures, take_turns
 from benchmarks.course import run
+from benchmarks.growth.figures import NAMES, OURS, Case, Measures, Size, no_measures, take_turns
 from benchmarks.sign_in.databases import Database
 from benchmarks.sign_in.results import FLOOR
 from benchmarks.streams import Server, config_of, session_of, upstream
