@@ -1,12 +1,16 @@
 """Who is who: the identity rules, and mozilla-django-oidc's extension points."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 
 from django_quota import accounts, connecting
 from django_quota.backends import QuotaBackend
@@ -347,3 +351,21 @@ class TestBackend:
         del settings.QUOTA_CLIENT_ID
         with django_assert_num_queries(0):
             QuotaBackend()
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="the page is about PostgreSQL")
+def test_index_of_the_documentation_serves_the_search_for_the_address() -> None:
+    """docs/production.rst: without it, a first sign-in reads all users."""
+    page = (Path(__file__).parent.parent / "docs" / "production.rst").read_text()
+    (statement,) = re.findall(r"CREATE INDEX .*;", page)
+    name = statement.split()[2]
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        try:
+            with CaptureQueriesContext(connection) as queries:
+                assert not accounts.is_email_known(identity(**verified("ada@example.com")))
+            cursor.execute("SET enable_seqscan = off")  # the table is too small for an index
+            cursor.execute("EXPLAIN " + queries[0]["sql"])
+            assert name in str(cursor.fetchall())
+        finally:
+            cursor.execute(f"RESET enable_seqscan; DROP INDEX {name}")
