@@ -8,6 +8,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.cache import patch_cache_control, patch_vary_headers
 
+from django_quota.tokens import first_look
 from django_quota.tokens.payer import begin, get_payer
 from django_quota.web.answers import error_response
 from django_quota.web.current import CurrentQuota
@@ -58,7 +59,9 @@ class QuotaMiddleware:
     def _serve(self, request: HttpRequest) -> HttpResponseBase:
         end = begin(request)
         try:
-            return _end_when_sent(_protect(request, self.get_response(request)), end)
+            response = self.get_response(request)
+            first_look.forget(request)
+            return _end_when_sent(_protect(request, response), end)
         except BaseException:
             end()
             raise
@@ -66,7 +69,9 @@ class QuotaMiddleware:
     async def _aserve(self, request: HttpRequest) -> HttpResponseBase:
         end = begin(request)
         try:
-            return _end_when_sent(_protect(request, await self.get_response(request)), end)
+            response = await self.get_response(request)
+            first_look.forget(request)
+            return _end_when_sent(_protect(request, response), end)
         except BaseException:
             end()
             raise

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
@@ -27,13 +27,13 @@ from django_quota.oidc.time_limit import seconds_left
 
 from . import first_look, leases, locking
 from .decisions import fresh_token, require_connected, valid_token
-from .impersonation import project_function
 from .lookup import token_row, token_row_again, token_row_of_account
-from .payer import get_payer, require_payer
+from .payer import aget_payer, current_request, get_payer, nobody_acts, require_payer
 from .places import Elsewhere, Place, at_place_of_caller, here
 from .renewal import Renewal
 from .single_flight import OwnThread, in_transaction, renewals
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -41,8 +41,9 @@ def get_access_token(user: Any, *, rejected: str | None = None) -> str:
     """Return an access token of `user`'s wallet that is valid now, renewed first if necessary.
 
     It makes one query and no HTTP request if the token lasts longer than QUOTA_REFRESH_LEEWAY (30
-    seconds). `rejected` is a token that Quota has just refused with a 401: it is renewed even if it
-    has not expired, unless it was renewed already.
+    seconds), and not even the query for the first call of a view after `@quota_required`.
+    `rejected` is a token that Quota has just refused with a 401: it is renewed even if it has not
+    expired, unless it was renewed already.
 
     Raises NotConnected, ReauthenticationRequired, ProviderUnavailable, ConfigurationError,
     TokenUnreadable, RefreshImpossibleHere, and ImpersonationRefused in a request in which another
@@ -57,13 +58,7 @@ def access_token_also_while_acting(user: Any, *, rejected: str | None = None) ->
 
     For requests that cost nothing, such as the balance, and for those that were checked before.
     """
-    try:
-        found = _found(user, rejected)
-    except SynchronousOnlyOperation:
-        raise ConfigurationError(
-            "get_access_token uses the database; in async code, await aget_access_token, or use "
-            "async_openai_client. A synchronous view runs such code by asgiref.sync.async_to_sync."
-        ) from None
+    found = _in_sync_code(_found, user, rejected)
     return found if isinstance(found, str) else found.result()
 
 
@@ -83,19 +78,24 @@ async def aget_access_token(user: Any, *, rejected: str | None = None) -> str:
 def check_wallet(user: Any) -> None:
     """Check before a view that `get_access_token` returns a token; renew an expired one.
 
-    The row that it reads is used for the first call of the view. Raises what `get_access_token`
+    The first call of the view uses the token that it has read. Raises what `get_access_token`
     raises.
     """
     require_payer(user)
-    found = _checked(user)
+    found = _in_sync_code(_checked, user)
     if found is not None:
         found.result()
 
 
 async def acheck_wallet(request: HttpRequest) -> Any:
     """`check_wallet` for async code: find the payer of `request`, check their wallet, and return
-    the payer. It enters a thread once. Raises what `get_payer` raises, too.
+    the payer. It does both in one thread. Raises what `get_payer` raises, too.
     """
+    if not first_look.is_usable():
+        # A router may need the user itself to find the database.
+        payer = await aget_payer(request)
+        await aget_access_token(payer)
+        return payer
     payer, found = await _check_in_thread(request.user, request)
     if found is not None:
         await found.aresult()
@@ -138,6 +138,17 @@ def renew_unless_taken(
         return work()
 
 
+def _in_sync_code(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work`, which uses the database. Raises ConfigurationError on an event loop."""
+    try:
+        return work(*args, **kwargs)
+    except SynchronousOnlyOperation:
+        raise ConfigurationError(
+            "get_access_token uses the database; in async code, await aget_access_token, or use "
+            "async_openai_client. A synchronous view runs such code by asgiref.sync.async_to_sync."
+        ) from None
+
+
 def _found(user: Any, rejected: str | None) -> "str | _Wanted":
     """Return the token, or the renewal that it needs first."""
     if rejected is None and (kept := first_look.take(user)) is not None:
@@ -152,15 +163,8 @@ def _known_on_loop(user: Any) -> str | None:
 
     It uses neither the database nor a thread: None where that is needed.
     """
-    if project_function() is not None:
-        return None  # the project's function may use the database
-    token = first_look.take(user)
-    if token is not None:
-        try:
-            require_payer(user)
-        except ConfigurationError:
-            return None
-    return token
+    request = current_request()
+    return first_look.take(user) if request is not None and nobody_acts(request) else None
 
 
 def _checked(user: Any) -> "_Wanted | None":

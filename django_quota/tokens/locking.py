@@ -137,6 +137,7 @@ def write_transaction(alias: str) -> Iterator[Clock]:
 
     Yields the database's clock. Raises OperationalError if the row stays locked.
     """
+    forget_first_look()
     connection = connections[alias]
     # On PostgreSQL the clock comes with the setting of `_bounded_wait`. Elsewhere read it before
     # the transaction: on SQLite, one that reads first may fail to write.

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -45,22 +45,33 @@ def get_payer(request: HttpRequest) -> Any:
 
 
 async def aget_payer(request: HttpRequest) -> Any:
-    """`get_payer` for async code. It enters no thread after `@quota_required`."""
-    known = getattr(request, _KNOWN, None)
-    # The project's function for impersonation may use the database.
-    if known is not None and known is request.user and project_function() is None:
-        with suppress(ConfigurationError):  # `require_payer` needs the database
-            require_payer(known, request)
-            return known
+    """`get_payer` for async code.
+
+    After `@quota_required` it mostly knows the payer, and enters no thread.
+    """
+    # `vars`, as a request of Django REST framework finds its user by the database.
+    known = vars(request).get(_KNOWN)
+    is_users = known is not None and known is vars(request).get("user")
+    if is_users and not _has_own_auser(request) and nobody_acts(request):
+        return known
     return await sync_to_async(get_payer)(request)
+
+
+def nobody_acts(request: HttpRequest) -> bool:
+    """Return True if nobody acts as the user of `request`; also False if the database is needed to
+    see that. For the event loop, after `get_payer` has read the session."""
+    try:
+        # The project's function may use the database.
+        return project_function() is None and who_acts(request) is None
+    except SynchronousOnlyOperation:
+        return False
 
 
 def user_of(request: HttpRequest) -> Any:
     """Return the user of `request`, even during impersonation. Not for the event loop."""
     user: Any = request.user
-    auser = getattr(request, "auser", None)
-    if isinstance(user, LazyObject) and auser is not None and not _is_djangos(auser):
-        return async_to_sync(auser)()
+    if isinstance(user, LazyObject) and _has_own_auser(request):
+        return async_to_sync(request.auser)()
     try:
         bool(user)  # load the user here: the caller may pass it to an event loop, which cannot
     except SynchronousOnlyOperation:
@@ -68,13 +79,15 @@ def user_of(request: HttpRequest) -> Any:
     return user
 
 
-def _is_djangos(auser: Any) -> bool:
-    """Return True if `auser` is the one that AuthenticationMiddleware sets.
+def _has_own_auser(request: HttpRequest) -> bool:
+    """Return True if the project has set an `auser`, other than AuthenticationMiddleware's.
 
-    It adds nothing to `request.user`. It also misses a user that another package has put there, and
-    fails for a backend without `aget_user`.
+    Django's adds nothing to `request.user`. It also misses a user that another package has put
+    there, and fails for a backend without `aget_user`.
     """
-    return isinstance(auser, partial) and auser.func is django_auth.auser
+    auser = getattr(request, "auser", None)
+    is_djangos = isinstance(auser, partial) and auser.func is django_auth.auser
+    return auser is not None and not is_djangos
 
 
 def require_payer(user: Any, request: HttpRequest | None = None) -> None:

@@ -25,6 +25,8 @@ from django_quota.fields import Sealed
 from django_quota.models import PendingRevocation, QuotaToken, WebhookEvent
 from django_quota.oidc import endpoints
 
+from . import first_look
+
 __all__ = ["prune"]
 
 logger = logging.getLogger("django_quota.revocation")
@@ -66,6 +68,7 @@ def queue_deleted(*, instance: QuotaToken, using: str, **kwargs: Any) -> None:
 
     The row is locked first, because a renewal may be replacing the token at this moment.
     """
+    first_look.forget()
     rows = QuotaToken.objects.using(using).select_for_update()
     row = rows.filter(pk=instance.pk).first()
     if row is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,12 +12,18 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.http import HttpRequest
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
 
 from django_quota.connecting import disconnect
-from django_quota.exceptions import ImpersonationRefused, NotConnected, ReauthenticationRequired
-from django_quota.models import QuotaToken
+from django_quota.exceptions import (
+    ConfigurationError,
+    ImpersonationRefused,
+    NotConnected,
+    ReauthenticationRequired,
+)
+from django_quota.models import ProviderAccount, QuotaToken
 from django_quota.tokens import first_look
 from django_quota.tokens.access import (
     acheck_wallet,
@@ -26,7 +34,7 @@ from django_quota.tokens.access import (
 from django_quota.tokens.endings import require_sign_in
 from django_quota.tokens.payer import aget_payer, during
 from tests.helpers.concurrency import run_async
-from tests.helpers.rows import expire, user_with_wallet
+from tests.helpers.rows import expire, store_tokens, token_reply, user_with_wallet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -129,6 +137,73 @@ def test_view_that_ends_the_connection_gets_no_token(ada: Any, request_: HttpReq
             get_access_token(ada)
 
 
+def test_wallet_that_another_object_has_deleted_gives_no_token(
+    ada: Any, request_: HttpRequest
+) -> None:
+    with during(request_):
+        check_wallet(ada)
+        get_user_model().objects.filter(pk=ada.pk).delete()
+        with pytest.raises(NotConnected):
+            get_access_token(ada)
+
+
+def test_view_that_stores_other_tokens_gets_those(ada: Any, request_: HttpRequest) -> None:
+    with during(request_):
+        check_wallet(ada)
+        account = ProviderAccount.objects.select_related("token").get()
+        store_tokens(account, token_reply("newer"))
+        assert get_access_token(ada) == "quota_token_newer.0"
+
+
+def test_site_with_database_routers_reads_the_row_again(
+    ada: Any, request_: HttpRequest, settings: Any
+) -> None:
+    """Within a view, it may bill the wallet that the same user has in another tenant."""
+    settings.DATABASE_ROUTERS = [f"{__name__}.StrictRouter"]
+    with during(request_):
+        check_wallet(ada)
+        assert looks(lambda: get_access_token(ada)) == 1
+
+
+def test_check_on_the_event_loop_says_what_to_await(ada: Any) -> None:
+    async def view() -> None:
+        with pytest.raises(ConfigurationError, match="await aget_access_token"):
+            check_wallet(ada)
+
+    run_async(view())
+
+
+class TestSecrecy:
+    """What error reporters and caches do with a request."""
+
+    @pytest.fixture(autouse=True)
+    def checked(self, ada: Any, request_: HttpRequest) -> None:
+        QuotaToken.objects.update(access_token="hush-token")
+        with during(request_):
+            check_wallet(ada)
+
+    def test_no_text_of_the_request_has_the_token(self, request_: HttpRequest) -> None:
+        assert "first_look" in repr(vars(request_))
+        assert "hush" not in repr(vars(request_)) + json.dumps(vars(request_), default=repr)
+
+    def test_pickled_request_has_no_token(self, request_: HttpRequest) -> None:
+        kept = {name: value for name, value in vars(request_).items() if "first_look" in name}
+        assert b"hush" not in pickle.dumps(kept)
+        assert list(pickle.loads(pickle.dumps(kept)).values()) == [None]
+
+
+@pytest.mark.parametrize("path", ["/class", "/spends"], ids=["no call", "missing scope"])
+def test_nothing_is_kept_after_the_view(ada: Any, settings: Any, path: str) -> None:
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django_quota.middleware.QuotaMiddleware"]
+    settings.ROOT_URLCONF = "tests.urls_required"
+    QuotaToken.objects.update(scope="openid")
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(ada, "django.contrib.auth.backends.ModelBackend")
+    response = client.get(path, headers={"Accept": "*/*"})
+    assert response.status_code == (403 if path == "/spends" else 200)
+    assert "first_look" not in repr(vars(response.wsgi_request))
+
+
 class TestInAsyncCode:
     @pytest.fixture
     def hops(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -176,6 +251,68 @@ class TestInAsyncCode:
 
         self.within(request_, view)
 
+    def test_own_auser_of_the_project_is_asked(self, ada: Any, request_: Any) -> None:
+        bob = get_user_model()(pk=2, username="bob")
+
+        async def auser() -> Any:
+            return bob
+
+        async def view() -> None:
+            request_.user = SimpleLazyObject(lambda: ada)
+            await acheck_wallet(request_)
+            request_.auser = auser
+            assert await aget_payer(request_) is bob
+
+        self.within(request_, view)
+
+    def test_wrapped_request_finds_its_user_in_a_thread(self, ada: Any, request_: Any) -> None:
+        """As Django REST framework's, which authenticates when its `user` is read."""
+
+        class Wrapped:
+            session = request_.session
+
+            @property
+            def user(self) -> Any:
+                return get_user_model().objects.get(pk=ada.pk)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(request_, name)
+
+        async def view() -> None:
+            await acheck_wallet(request_)
+            wrapped: Any = Wrapped()
+            assert await aget_payer(wrapped) == ada
+
+        self.within(request_, view)
+
+    def test_person_who_acts_with_leave_is_found_in_a_thread(
+        self, ada: Any, request_: Any, settings: Any
+    ) -> None:
+        settings.QUOTA_ALLOW_IMPERSONATED_BILLING = True
+
+        async def auser() -> Any:
+            return ada
+
+        async def view() -> None:
+            request_.user, request_.auser = SimpleLazyObject(lambda: ada), auser
+            request_.impersonator = "boss"
+            assert await acheck_wallet(request_) is ada
+            assert await aget_access_token(ada) == "token"
+
+        self.within(request_, view)
+
+    def test_router_that_needs_the_user_is_given_the_user(
+        self, ada: Any, request_: Any, settings: Any
+    ) -> None:
+        settings.DATABASE_ROUTERS = [f"{__name__}.StrictRouter"]
+
+        async def view() -> None:
+            request_.user = SimpleLazyObject(lambda: ada)
+            assert await acheck_wallet(request_) == ada
+            assert await aget_access_token(ada) == "token"
+
+        self.within(request_, view)
+
     def test_function_of_the_project_is_asked_in_a_thread(
         self, ada: Any, request_: HttpRequest, hops: list[object], settings: Any
     ) -> None:
@@ -215,6 +352,15 @@ class TestInAsyncCode:
                 await aget_access_token(ada)
 
         self.within(request_, view)
+
+
+class StrictRouter:
+    """It knows the tenant only by the user."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        if model is QuotaToken and not hints:
+            raise AssertionError("of which tenant?")
+        return None
 
 
 asked: list[bool] = []
