@@ -85,32 +85,38 @@ class _Delivery:
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,
             )
-        except requests.RequestException:
+        except Exception as error:
+            # A receiver may answer anything. For a broken Location header, requests raises errors
+            # that are no RequestException, and they would end the thread.
+            logger.debug("webhook %s: %s", self.hook.url, type(error).__name__)
             return False
         return reply.ok
 
 
 class _DeliveryQueue:
-    """Sends deliveries one after the other, in a thread, and retries those that fail.
+    """Sends the deliveries of each webhook one after the other, and retries those that fail.
 
-    The queue is in memory: deliveries that are still waiting when the sandbox stops are lost.
+    Each webhook has a thread of its own, so that a receiver which does not answer delays no other.
+    The queues are in memory: deliveries that are still waiting when the sandbox stops are lost.
     """
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[_Delivery] = queue.Queue()
+        self._queues: dict[Any, queue.SimpleQueue[_Delivery]] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def add(self, delivery: _Delivery) -> None:
-        self._queue.put(delivery)
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._send_forever, daemon=True)
-                self._thread.start()
+            waiting = self._queues.get(delivery.hook.pk)
+            if waiting is None:
+                waiting = queue.SimpleQueue()
+                thread = threading.Thread(target=self._send_forever, args=[waiting], daemon=True)
+                thread.start()
+                self._queues[delivery.hook.pk] = waiting
+        waiting.put(delivery)
 
-    def _send_forever(self) -> None:
+    def _send_forever(self, waiting: queue.SimpleQueue[_Delivery]) -> None:
         while True:
-            delivery = self._queue.get()
+            delivery = waiting.get()
             accepted = [delivery.send() for _ in range(state.knobs.webhook_copies)]
             if not all(accepted):
                 self._retry(delivery)

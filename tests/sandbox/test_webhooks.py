@@ -143,3 +143,14 @@ def test_webhooks_need_the_session_token_of_a_developer(
     body = {"url": "https://example.com/hook"}
     for token in ("", tokens["access_token"], "sess_unknown"):
         assert sandbox.post("/v1/webhooks", token, json=body).status_code == 401
+
+
+def test_receiver_that_answers_nonsense_ends_no_delivery(
+    sandbox: Sandbox, app: App, tokens: dict[str, Any], listener: TinyServer
+) -> None:
+    """requests raises a plain ValueError for this Location."""
+    listener.on("/hook", answer(status=302, Location="http://["))
+    create_webhook(sandbox, app, listener, events=["usage.completed"])
+    for _ in range(2):
+        sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
+    wait_until(lambda: len({seen.body for seen in listener.requests}) == 2)
