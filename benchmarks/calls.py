@@ -62,8 +62,8 @@ def call(quota: LightProvider) -> None:
         with CaptureQueriesContext(connection_of(QuotaToken)) as queries:
             openai_client(user).chat.completions.create(**ASK)
     added = times["ours"] - times["bare"]
-    say("a billed call: queries", len(queries), "1")
-    say("... adds to a bare client", f"{added / times['read']:.2f} reads", "1.5 at most")
+    say("a billed call: queries, the token's and after the answer", len(queries), "2")
+    say("... adds to a bare client, both", f"{added / times['read']:.2f} reads", "for comparison")
     built = times["per request"] - times["bare"]
     say("... a client built per request adds", f"{built / added:.0f} x of that", "40 at least")
     with serving() as upstream, override_settings(QUOTA_BASE_URL=upstream.origin):

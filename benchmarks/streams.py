@@ -230,7 +230,7 @@ def streams(quota: LightProvider) -> None:
     for what, proxy in (("a proxy in the same project", view), ("a bare ASGI proxy", plain)):
         theirs = statistics.median(proxy.first)
         say(f"... first word of {what}, median", f"{1000 * theirs:.1f} ms", "for comparison")
-        say("... ours after that", f"{1000 * (first - theirs):.1f} ms", "5 at most")
+        say("... ours after that", f"{1000 * (first - theirs):.1f} ms", "2 at most")
     say("... memory of the workers after each time, in MB", memory, "flat")
 
 
