@@ -31,8 +31,8 @@ class Holder:
 
     def _find(self) -> None:
         if self.project.name == FLOOR:
-            from benchmarks.growth.by_hand import access_token
             from benchmarks.sign_in.floor.models import Account, Token
+            from benchmarks.sign_in.floor.rows import access_token
 
             self.account, self.subject, self.token = Account, "sub", Token
             self.renewed = access_token

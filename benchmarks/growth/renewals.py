@@ -17,7 +17,8 @@ TEXT = """
 The processes begin together, and each asks for the tokens of people of its own, which have all
 expired, one after the other, {turn} in a turn. The provider takes 50 ms for each, and counts: a
 turn with more or fewer calls than tokens would end the run. *floor* is
-``benchmarks/growth/by_hand.py``: ``select_for_update``, the call, and the save, in one transaction.
+``benchmarks/sign_in/floor/rows.py``: a look, then ``select_for_update``, the call, and the save, in
+one transaction.
 """
 
 
