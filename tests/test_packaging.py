@@ -39,7 +39,7 @@ def test_extra_has_the_releases_of_the_sdk_that_the_code_accepts() -> None:
 def test_tox_begins_with_the_python_that_runs_it_and_skips_none() -> None:
     tox = RawConfigParser()
     tox.read(ROOT / "tox.ini")
-    assert tox["tox"]["env_list"].split()[0] == "py"
+    assert tox["tox"]["env_list"].split()[0] == "py-sqlite"
     assert tox["tox"]["skip_missing_interpreters"] == "false"
 
 
