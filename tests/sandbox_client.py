@@ -12,7 +12,6 @@ from bs4 import BeautifulSoup
 from django.test import Client
 
 from tests.helpers.browser import Browser
-from tests.helpers.concurrency import wait_until
 
 SCOPES = ["openid", "profile", "email", "credits.read", "credits.spend"]
 PASSWORD = "correct horse battery"
@@ -81,10 +80,6 @@ class Sandbox:
         """What Quota was asked since `forget_requests`: "POST /oauth/token" and so on."""
         seen = self.call("GET", "/sandbox/requests")["requests"]
         return [f"{r['method']} {r['path']}" for r in seen]
-
-    def wait_for(self, request: str) -> None:
-        """Until Quota is done with `request`, which is noted at its end."""
-        wait_until(lambda: request in self.requests())
 
     def forget_requests(self) -> None:
         self.call("DELETE", "/sandbox/requests")

@@ -54,6 +54,7 @@ class KnobMiddleware:
         path = request.path
         if path == "/sandbox" or path.startswith(("/sandbox/", "/static/")):
             return self.get_response(request)
+        log = state.request_log
         if delay := state.knobs.latency.get(path):
             time.sleep(delay)
         failure = state.take_failure(path)
@@ -61,7 +62,7 @@ class KnobMiddleware:
             response = self.get_response(request)
         if failure is not None:
             response = _failure_response(failure)
-        state.log_request(request.method or "", path, response.status_code)
+        state.log_request(log, request.method or "", path, response.status_code)
         return response
 
 

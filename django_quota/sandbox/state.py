@@ -8,13 +8,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from .knobs import Failure, Knobs, read_knobs
 
 __all__ = ["SandboxState", "state"]
 
 MAX_LOGGED_REQUESTS = 2_000
+
+RequestLog: TypeAlias = deque[dict[str, Any]]
 
 
 class SandboxState:
@@ -24,7 +26,7 @@ class SandboxState:
         self.origin = "http://127.0.0.1:5281"
         self.knobs = Knobs()
         self._lock = threading.Lock()
-        self._requests: deque[dict[str, Any]] = deque(maxlen=MAX_LOGGED_REQUESTS)
+        self.request_log: RequestLog = deque(maxlen=MAX_LOGGED_REQUESTS)
 
     @property
     def issuer(self) -> str:
@@ -56,20 +58,23 @@ class SandboxState:
             self.knobs.fail = replace(failure, times=left) if left else None
             return failure
 
-    def log_request(self, method: str, path: str, status: int) -> None:
-        """Log a request that was answered, without its query string and body."""
+    def log_request(self, log: RequestLog, method: str, path: str, status: int) -> None:
+        """Add a request that was answered to ``log``, without its query string and body.
+
+        ``log`` is the ``request_log`` of when the request arrived: a request that was still being
+        answered when the log was cleared is not in the new one.
+        """
         with self._lock:
-            self._requests.append({"method": method, "path": path, "status": status})
+            log.append({"method": method, "path": path, "status": status})
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the logged requests, oldest first."""
         with self._lock:
-            return list(self._requests)
+            return list(self.request_log)
 
     def clear_requests(self) -> None:
-        """Delete the logged requests."""
-        with self._lock:
-            self._requests.clear()
+        """Begin a new log."""
+        self.request_log = deque(maxlen=MAX_LOGGED_REQUESTS)
 
 
 state = SandboxState()

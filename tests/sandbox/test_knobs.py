@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from django_quota.sandbox.state import SandboxState
+
 from .client import App, Sandbox, Visitor, read_claims
 
 DEFAULTS = {
@@ -135,6 +137,17 @@ def test_latency_delays_the_answer(sandbox: Sandbox) -> None:
     start = time.monotonic()
     sandbox.get("/v1/packages")
     assert time.monotonic() - start >= 0.3
+
+
+def test_request_in_progress_is_not_in_a_log_that_begins_meanwhile() -> None:
+    """A test would find the last request of another one, whose client has given up waiting."""
+    state = SandboxState()
+    log = state.request_log
+    state.clear_requests()
+    state.log_request(log, "GET", "/v1/balance", 200)
+    assert state.requests() == []
+    state.log_request(state.request_log, "GET", "/v1/packages", 200)
+    assert [request["path"] for request in state.requests()] == ["/v1/packages"]
 
 
 def test_request_log_has_no_query_and_no_sandbox_requests(sandbox: Sandbox, app: App) -> None:
