@@ -256,7 +256,7 @@ def test_an_error_page_after_no_answer_hides_them(
     user = get_user_model().objects.get()
     row = QuotaToken.objects.get()
     known = [*secrets_of(row), settings.QUOTA_CLIENT_SECRET]
-    sandbox.set(latency={path: 2})
+    sandbox.set(latency={path: 60})
     settings.QUOTA_TIMEOUT = (2, 0.2)
     acts: dict[str, Any] = {
         "/oauth/token": lambda: access.renew(row.account),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
@@ -55,8 +54,7 @@ class KnobMiddleware:
         if path == "/sandbox" or path.startswith(("/sandbox/", "/static/")):
             return self.get_response(request)
         log = state.request_log
-        if delay := state.knobs.latency.get(path):
-            time.sleep(delay)
+        state.wait_out_latency(path)
         failure = state.take_failure(path)
         if failure is None or failure.after:
             response = self.get_response(request)

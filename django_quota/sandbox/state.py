@@ -6,6 +6,7 @@ This module imports no Django, because the settings module uses it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -26,6 +27,7 @@ class SandboxState:
         self.origin = "http://127.0.0.1:5281"
         self.knobs = Knobs()
         self._lock = threading.Lock()
+        self._knobs_changed = threading.Condition(self._lock)
         self.request_log: RequestLog = deque(maxlen=MAX_LOGGED_REQUESTS)
 
     @property
@@ -42,11 +44,20 @@ class SandboxState:
         with self._lock:
             for name, value in checked.items():
                 setattr(self.knobs, name, value)
+            self._knobs_changed.notify_all()
 
     def reset_knobs(self) -> None:
         """Set every knob to its default."""
         with self._lock:
             self.knobs = Knobs()
+            self._knobs_changed.notify_all()
+
+    def wait_out_latency(self, path: str) -> None:
+        """Wait as long as the knob says for ``path``, also where it changes meanwhile."""
+        begun = time.monotonic()
+        with self._lock:
+            while (left := begun + self.knobs.latency.get(path, 0) - time.monotonic()) > 0:
+                self._knobs_changed.wait(left)
 
     def take_failure(self, path: str) -> Failure | None:
         """Return the failure to simulate for a request to ``path``, and count the request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -137,6 +138,18 @@ def test_latency_delays_the_answer(sandbox: Sandbox) -> None:
     start = time.monotonic()
     sandbox.get("/v1/packages")
     assert time.monotonic() - start >= 0.3
+
+
+def test_latency_that_changes_counts_for_a_request_that_is_waiting() -> None:
+    state = SandboxState()
+    state.update_knobs({"latency": {"/v1/packages": 60}})
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(state.wait_out_latency, "/v1/packages")
+        assert wait([waiting], timeout=0.05).not_done
+        state.update_knobs({"latency": {}})
+        waiting.result(timeout=30)
+        waiting = pool.submit(state.wait_out_latency, "/v1/balance")
+        waiting.result(timeout=30)
 
 
 def test_request_in_progress_is_not_in_a_log_that_begins_meanwhile() -> None:

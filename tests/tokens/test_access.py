@@ -200,11 +200,15 @@ class TestRenewal:
     def test_inside_the_leeway_others_do_not_wait(self, user: Any, sandbox: Sandbox) -> None:
         expire(20)
         old = row().access_token.reveal()
-        sandbox.set(latency={"/oauth/token": 1})
+        sandbox.set(latency={"/oauth/token": 60})
 
-        got = in_threads(8, lambda: access.get_access_token(user))
+        with ThreadPoolExecutor(8) as pool:
+            work = closes_connections(lambda: access.get_access_token(user))
+            calls = [pool.submit(work) for _ in range(8)]
+            wait_until(lambda: sum(call.done() for call in calls) == 7)
+            sandbox.set(latency={})
 
-        assert got.count(old) == 7  # one went and renewed
+        assert [call.result() for call in calls].count(old) == 7  # one went and renewed
         assert sandbox.requests() == RENEWAL
 
     def test_async_twin(self, user: Any, sandbox: Sandbox) -> None:
@@ -594,11 +598,12 @@ class TestPatience:
     def test_renewal_goes_on_when_the_time_limit_of_its_caller_ends(
         self, user: Any, sandbox: Sandbox
     ) -> None:
-        sandbox.set(latency={"/oauth/token": 0.5})
+        sandbox.set(latency={"/oauth/token": 60})
         expire()
         before = row()
         with within(0.2), pytest.raises(ProviderUnavailable, match="still being renewed"):
             access.get_access_token(user)
+        sandbox.set(latency={})
         wait_until(lambda: not single_flight.renewals.is_running())
         assert row().version == before.version + 1
 

@@ -125,7 +125,7 @@ class TestOnAPage:
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
-        sandbox.set(latency={"/v1/balance": 1})
+        sandbox.set(latency={"/v1/balance": 60})
         assert purchases.balance_for_page(user) == UNAVAILABLE
 
     @pytest.mark.slow
@@ -134,11 +134,12 @@ class TestOnAPage:
     ) -> None:
         """The page stops waiting; the rotated pair is saved all the same."""
         monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
-        sandbox.set(latency={"/oauth/token": 1})
+        sandbox.set(latency={"/oauth/token": 60})
         before = QuotaToken.objects.get().version
         QuotaToken.objects.update(expires_at=timezone.now())
 
         assert purchases.balance_for_page(user) == UNAVAILABLE
+        sandbox.set(latency={})
         wait_until(lambda: not renewals.is_running())
 
         assert QuotaToken.objects.get().version == before + 1
@@ -150,12 +151,13 @@ class TestOnAPage:
     ) -> None:
         monkeypatch.setattr(purchases, "PAGE_WAIT", 0.5)
         sandbox.set(
-            fail={"path": "/v1/balance", "status": 401, "times": 1}, latency={"/oauth/token": 3}
+            fail={"path": "/v1/balance", "status": 401, "times": 1}, latency={"/oauth/token": 60}
         )
         before = QuotaToken.objects.get().version
 
         assert purchases.balance_for_page(user) == UNAVAILABLE
         assert QuotaToken.objects.get().version == before
+        sandbox.set(latency={})
         wait_until(lambda: not renewals.is_running())
         assert QuotaToken.objects.get().version == before + 1
 
