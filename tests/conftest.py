@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Keep the garbage collector from what collection makes: all of it stays to the end. Looking at
-    it again and again would take a third of the time of collecting, and some of each test's."""
+    """Collect the tests with the garbage collector off, which saves a quarter of the time. What is
+    collected lives to the end, so later collections of garbage leave it out."""
     gc.disable()
     try:
         return (yield)

@@ -53,7 +53,7 @@ class SandboxState:
             self._knobs_changed.notify_all()
 
     def wait_out_latency(self, path: str) -> None:
-        """Wait as long as the knob says for ``path``, also where it changes meanwhile."""
+        """Wait for the latency of ``path``. A change of the knob takes effect at once."""
         begun = time.monotonic()
         with self._lock:
             while (left := begun + self.knobs.latency.get(path, 0) - time.monotonic()) > 0:
@@ -72,8 +72,8 @@ class SandboxState:
     def log_request(self, log: RequestLog, method: str, path: str, status: int) -> None:
         """Add a request that was answered to ``log``, without its query string and body.
 
-        ``log`` is the ``request_log`` of when the request arrived: a request that was still being
-        answered when the log was cleared is not in the new one.
+        ``log`` is the ``request_log`` from when the request arrived. If the log was cleared since
+        then, the request is not in the new log.
         """
         with self._lock:
             log.append({"method": method, "path": path, "status": status})
@@ -84,7 +84,7 @@ class SandboxState:
             return list(self.request_log)
 
     def clear_requests(self) -> None:
-        """Begin a new log."""
+        """Start a new log. Requests that are still being answered are not logged in it."""
         self.request_log = deque(maxlen=MAX_LOGGED_REQUESTS)
 
 

@@ -153,7 +153,7 @@ def test_latency_that_changes_counts_for_a_request_that_is_waiting() -> None:
 
 
 def test_request_in_progress_is_not_in_a_log_that_begins_meanwhile() -> None:
-    """A test would find the last request of another one, whose client has given up waiting."""
+    """Otherwise a test would find a request of the test before it, whose client gave up waiting."""
     state = SandboxState()
     log = state.request_log
     state.clear_requests()
