@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
@@ -20,23 +20,57 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 ARTIFACTS = Path(__file__).parent.parent / "artifacts"
 
 
-@contextmanager
-def opened_page(problems: list[str]) -> Iterator[Any]:
-    """A page in it; what its console complains of goes into `problems`, which end empty."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
+class Chromium:
+    """One browser for all tests of a process: starting it takes longer than most tests of a page.
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+    Playwright marks its event loop as running in this thread until it is stopped, which would
+    disturb the tests without a browser. The mark is there only while `opened_page` is.
+    """
+
+    def __init__(self, path: str) -> None:
+        # Not at the top: most runs have no test with a browser.
+        from playwright.sync_api import sync_playwright
+
+        self.path = path
+        with self._marked(None):
+            self._playwright = sync_playwright().start()
+            self._loop = asyncio.get_running_loop()
+            self._launch()
+
+    @contextmanager
+    def _marked(self, loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
+        asyncio._set_running_loop(loop)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)
+
+    def _launch(self) -> None:
+        self._browser = self._playwright.chromium.launch(
+            executable_path=self.path, args=["--no-sandbox", "--disable-background-networking"]
         )
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.on("console", lambda message: _note(message, problems))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        yield page
-        browser.close()
-    assert problems == []  # a violation of the Content-Security-Policy would be one
+
+    def stop(self) -> None:
+        with self._marked(self._loop):
+            self._browser.close()
+            self._playwright.stop()
+
+    @contextmanager
+    def opened_page(self, problems: list[str]) -> Iterator[Any]:
+        """A page in it, which knows no other test's cookies; what its console complains of goes
+        into `problems`, which end empty."""
+        with self._marked(self._loop):
+            if not self._browser.is_connected():
+                self._launch()
+            page = self._browser.new_page(viewport={"width": 1200, "height": 900})
+            page.on("console", lambda message: _note(message, problems))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            try:
+                yield page
+            finally:
+                for context in self._browser.contexts:
+                    context.close()
+        assert problems == []  # a violation of the Content-Security-Policy would be one
 
 
 def _note(message: Any, problems: list[str]) -> None:

@@ -27,6 +27,7 @@ from pytest_django.fixtures import Settings
 from django_quota.models import ProviderAccount
 from django_quota.oidc import discovery
 from django_quota.tokens import durable
+from tests.browser import CHROMIUM, Chromium
 from tests.sandbox_client import Person, Sandbox
 from tests.tiny_server import TinyServer
 from tests.upstream import Upstream
@@ -153,6 +154,17 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.terminate()
     process.wait(20)
     process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """The browser that is on this machine. Before a fixture opens a page in it, the database is
+    ready: Playwright's event loop forbids queries while a page is open."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    browser = Chromium(CHROMIUM)
+    yield browser
+    browser.stop()
 
 
 @pytest.fixture(scope="session")

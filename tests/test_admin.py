@@ -22,7 +22,7 @@ from django_quota.models import (
 )
 from django_quota.oidc import endpoints
 from django_quota.tokens import reencryption
-from tests.browser import live_site, opened_page, shot
+from tests.browser import Chromium, live_site, shot
 from tests.sandbox_client import Person, Sandbox
 from tests.shown import SECRET
 
@@ -486,12 +486,12 @@ class TestGrantCredits:
 
 @pytest.mark.browser
 def test_double_click_in_a_browser_grants_once(
-    admin: Client, wallets: list[Person], sandbox: Sandbox, settings: Any
+    admin: Client, wallets: list[Person], sandbox: Sandbox, settings: Any, chromium: Chromium
 ) -> None:
     cookie = admin.cookies["sessionid"].value
     people = [p.email for p in wallets]
     problems: list[str] = []
-    with live_site(sandbox, settings) as origin, opened_page(problems) as page:
+    with live_site(sandbox, settings) as origin, chromium.opened_page(problems) as page:
         page.context.add_cookies([{"name": "sessionid", "value": cookie, "url": origin}])
         page.goto(f"{origin}{ACCOUNTS}")
         page.locator("#action-toggle").check()

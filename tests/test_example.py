@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from django_quota.sandbox.pricing import PRICES
-from tests.browser import opened_page, shot
+from tests.browser import Chromium, shot
 from tests.helpers.concurrency import wait_until
 from tests.helpers.programs import free_port
 
@@ -94,8 +94,8 @@ def problems() -> list[str]:
 
 
 @pytest.fixture
-def page(demo: Demo, problems: list[str]) -> Iterator[Any]:
-    with opened_page(problems) as page:
+def page(chromium: Chromium, demo: Demo, problems: list[str]) -> Iterator[Any]:
+    with chromium.opened_page(problems) as page:
         yield page
 
 

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 
 from django_quota.ai.factory import openai_client
 from django_quota.decorators import quota_required
-from tests.browser import live_site, opened_page, sign_in_at_quota
+from tests.browser import Chromium, live_site, sign_in_at_quota
 from tests.sandbox_client import Sandbox
 from tests.urls import urlpatterns as ours
 
@@ -47,10 +47,10 @@ def site(sandbox: Sandbox, settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(site: str) -> Iterator[Any]:
+def page(chromium: Chromium, site: str) -> Iterator[Any]:
     """Opened after the site."""
     problems: list[str] = []
-    with opened_page(problems) as page:
+    with chromium.opened_page(problems) as page:
         yield page
         # The browser notes each answer of 401 and 402.
         problems[:] = [said for said in problems if "Failed to load resource" not in said]

@@ -10,7 +10,7 @@ import pytest
 from django.core.signals import request_started
 from pytest_django.fixtures import Settings
 
-from tests.browser import live_site, opened_page, shot, sign_in_at_quota
+from tests.browser import Chromium, live_site, shot, sign_in_at_quota
 from tests.helpers.concurrency import wait_until
 from tests.sandbox_client import Sandbox, query_of
 
@@ -26,9 +26,9 @@ def site(sandbox: Sandbox, settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(site: str) -> Iterator[Any]:
+def page(chromium: Chromium, site: str) -> Iterator[Any]:
     problems: list[str] = []
-    with opened_page(problems) as page:
+    with chromium.opened_page(problems) as page:
         yield page
 
 

@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from django_quota.models import UsageRecord
-from tests.browser import opened_page, shot
+from tests.browser import Chromium, shot
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
@@ -90,8 +90,8 @@ def calls(ada: Any, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def page(site: str, cookie: dict[str, str], calls: None) -> Iterator[Any]:
-    with opened_page([]) as page:
+def page(chromium: Chromium, site: str, cookie: dict[str, str], calls: None) -> Iterator[Any]:
+    with chromium.opened_page([]) as page:
         page.context.add_cookies([cookie])
         yield page
 
