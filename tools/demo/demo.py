@@ -4,6 +4,7 @@ With `--once` it runs the whole journey over HTTP instead, and says what it chec
 """
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +57,9 @@ class Child:
             self.process.kill()
             self.process.wait()
 
-    def require_alive(self, patience: float = 0) -> None:
-        """Raise DemoFailed if it ends within `patience` seconds: a process that is killed closes
-        its connections a moment before it has ended."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(patience)
+    def require_alive(self) -> None:
+        """Raise DemoFailed if it has ended."""
+        if self.process.poll() is not None:
             last = self.log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise DemoFailed(
                 f"{self.name} has stopped (exit code {self.process.returncode}). "
@@ -127,12 +126,12 @@ class Demo:
         if done.returncode:
             raise DemoFailed(f"manage.py {arguments[0]} failed: {done.stderr.strip()}")
 
-    def start(self, stack: ExitStack, name: str, *arguments: str) -> Child:
-        """Start a command of manage.py that serves until `stack` is closed."""
+    def start(self, stack: ExitStack, name: str, *command: str | Path) -> Child:
+        """Run Python with these arguments, a server that goes on until `stack` is closed."""
         log = self.data / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, MANAGE, *arguments],
+                [sys.executable, *command],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -154,7 +153,7 @@ class Demo:
 
     def start_quota(self, stack: ExitStack) -> Child:
         arguments = ("--port", str(self.quota_port), "--data", str(self.quota_database))
-        quota = self.start(stack, "quota", "quota_sandbox", *arguments)
+        quota = self.start(stack, "quota", "-m", "django_quota.sandbox", *arguments)
         quota.wait_until(lambda: "Quota sandbox ready at" in quota.log.read_text(errors="replace"))
         return quota
 
@@ -191,7 +190,7 @@ class Demo:
 
     def start_example(self, stack: ExitStack) -> Child:
         address = f"127.0.0.1:{self.port}"
-        example = self.start(stack, "example", "runserver", "--noreload", address)
+        example = self.start(stack, "example", MANAGE, "runserver", "--noreload", address)
         example.wait_until(lambda: answers(self.app_url))
         return example
 
@@ -213,16 +212,22 @@ class Demo:
                 try:
                     journey(self.app_url, self.quota_url, self.app_database)
                 except JourneyFailed:
-                    # A process that has ended is why, and its log says more.
-                    quota.require_alive(patience=5)
-                    example.require_alive(patience=5)
+                    # If a process has ended, that is the cause, and its log says more. A process
+                    # that is killed closes its connections a moment before it has ended.
+                    watch(quota, example, seconds=5)
                     raise
                 return
             print(BANNER.format(demo=self), flush=True)
-            while True:
-                quota.require_alive()
-                example.require_alive()
-                time.sleep(0.5)
+            watch(quota, example)
+
+
+def watch(*children: Child, seconds: float = math.inf) -> None:
+    """Raise DemoFailed as soon as one of them has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for child in children:
+            child.require_alive()
+        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
