@@ -169,6 +169,7 @@ def sign_in_as_new(page: Any, demo: Demo, name: str) -> None:
     page.goto(f"{demo.url}/chat")
 
 
+@pytest.mark.tool
 def test_the_banner_tells_all_that_is_needed(demo: Demo) -> None:
     for needed in (demo.url, demo.quota_url, "ada@example.com", PASSWORD, "admin", "Ctrl-C"):
         assert needed in demo.banner
@@ -528,6 +529,7 @@ def test_the_same_under_other_servers(tmp_path: Path) -> None:
             child.stop()
 
 
+@pytest.mark.tool
 def test_a_second_run_finds_its_data_again(tmp_path: Path) -> None:
     demo = Demo(tmp_path)
     with demo.running():
@@ -541,6 +543,7 @@ def test_a_second_run_finds_its_data_again(tmp_path: Path) -> None:
     assert sorted((tmp_path / ".env").read_text().split()) == sorted(first.split())
 
 
+@pytest.mark.tool
 def test_server_that_ends_during_the_journey_is_named(tmp_path: Path) -> None:
     demo = Demo(tmp_path)
     with subprocess.Popen(
@@ -562,6 +565,7 @@ def test_server_that_ends_during_the_journey_is_named(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+@pytest.mark.tool
 @pytest.mark.parametrize(("busy", "option"), [(0, "--port"), (1, "--quota-port")])
 def test_a_busy_port_names_its_option(tmp_path: Path, busy: int, option: str) -> None:
     demo = Demo(tmp_path)

@@ -14,6 +14,8 @@ from benchmarks.sign_in.databases import SQLite
 from benchmarks.sign_in.run import Provider
 from benchmarks.sign_in.workers import Worker
 
+pytestmark = pytest.mark.tool
+
 TINY = Size(at=(1, 2), rounds=2, turn=1)
 
 

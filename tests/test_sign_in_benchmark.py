@@ -17,6 +17,8 @@ from benchmarks.sign_in.rotation import Family
 from benchmarks.sign_in.run import NEW, RETURNING, VISITS, Course, Figures, Provider
 from benchmarks.sign_in.storm import Crews, Storms
 
+pytestmark = pytest.mark.tool
+
 ALL = ("user", "last_login", "session", "link", "refresh_token", "encrypted")
 NAMES = ["floor", "django_quota", "mozilla-django-oidc"]
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers.sources import parsed
 
+pytestmark = pytest.mark.tool
+
 TESTS = Path(__file__).parent
 #: The few that wait for a moment of Quota's own, which only its clock brings: path -> how often.
 SLEEPS = {"sandbox/test_provider.py": 1, "sandbox/test_wallet.py": 1}
