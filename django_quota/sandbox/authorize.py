@@ -43,7 +43,7 @@ class AuthorizeView(AuthorizationView):  # type: ignore[misc]  # the library is 
             # Removes prompt from the URL that the user returns to after signing in.
             response: HttpResponse = self.handle_prompt_login()
             return response
-        application = Application.objects.get(client_id=credentials["client_id"])
+        application = credentials["request"].client
         allowed = request.session.get(CONSENTS_KEY, {}).get(application.client_id, [])
         if "consent" not in prompt and set(scopes) <= set(allowed):
             return self._redirect_to_app(application, scopes, credentials, allow=True)
@@ -64,7 +64,7 @@ class AuthorizeView(AuthorizationView):  # type: ignore[misc]  # the library is 
             scopes, credentials = self.validate_authorization_request(request)
         except OAuthToolkitError as error:
             return self.error_response(error, None)
-        application = Application.objects.get(client_id=credentials["client_id"])
+        application = credentials["request"].client
         allow = request.POST.get("decision") == "allow"
         if allow:
             consents = request.session.get(CONSENTS_KEY, {})
@@ -89,6 +89,7 @@ class AuthorizeView(AuthorizationView):  # type: ignore[misc]  # the library is 
         *,
         allow: bool,
     ) -> HttpResponse:
+        credentials["client"] = application  # or the library loads it again
         try:
             uri, _, _, _ = self.create_authorization_response(
                 self.request, " ".join(scopes), credentials, allow
