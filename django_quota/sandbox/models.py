@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.text import slugify
 from jwcrypto import jwk
 from oauth2_provider.models import AbstractApplication
@@ -139,7 +140,7 @@ class Application(AbstractApplication):  # type: ignore[misc]  # the library is 
         """Compare exact strings."""
         return uri in self.post_logout_redirect_uris.split()
 
-    @property
+    @cached_property  # the library reads it twice for each id_token
     def jwk_key(self) -> jwk.JWK:
         """The key that signs the id_tokens; all apps share it."""
         return SigningKey.current().jwk
