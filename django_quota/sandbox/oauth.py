@@ -127,7 +127,11 @@ def _set_challenge(request: HttpRequest, response: HttpResponse) -> HttpResponse
 def _notify_connected(request: HttpRequest, response: HttpResponse) -> None:
     if request.POST["grant_type"] == "authorization_code":
         value = json.loads(response.content)["access_token"]
-        token = get_access_token_model().objects.get(token_checksum=checksum(value))
+        token = (
+            get_access_token_model()
+            .objects.select_related("user", "application__user")
+            .get(token_checksum=checksum(value))
+        )
         now = datetime.now(UTC).isoformat()
         notify("user.connected", token.user, token.application.user, connected_at=now)
 
