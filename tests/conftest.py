@@ -148,8 +148,7 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ready = process.stdout.readline()
     assert "ready at " in ready, ready
     origin = ready.split("ready at ")[1].strip()
-    with Sandbox(origin) as sandbox:
-        sandbox.make_quick()
+    Sandbox(origin).make_quick()
     yield origin
     process.terminate()
     process.wait(20)
@@ -170,15 +169,13 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture(scope="session")
 def sandbox_app(sandbox_process: str) -> dict[str, str]:
     """Our app, registered there as the recipe says."""
-    with Sandbox(sandbox_process) as sandbox:
-        return sandbox.register_app()
+    return Sandbox(sandbox_process).register_app()
 
 
 @pytest.fixture(scope="session")
 def regular(sandbox_process: str) -> Iterator[Person]:
     """Somebody whose browser at Quota keeps its cookies from test to test."""
-    with Sandbox(sandbox_process) as sandbox:
-        regular = sandbox.person()
+    regular = Sandbox(sandbox_process).person()
     yield regular
     regular.quota.close()
 
@@ -191,10 +188,10 @@ def sandbox(
     settings.QUOTA_BASE_URL = sandbox_process
     settings.QUOTA_CLIENT_ID = sandbox_app["client_id"]
     settings.QUOTA_CLIENT_SECRET = sandbox_app["client_secret"]
-    with Sandbox(sandbox_process, sandbox_app) as live:
-        live.forget_requests()
-        yield live
-        live.reset()
+    live = Sandbox(sandbox_process, sandbox_app)
+    live.forget_requests()
+    yield live
+    live.reset()
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urljoin, urlsplit
 
 import requests
+import urllib3
 from bs4 import BeautifulSoup
 from django.test import Client
 
@@ -16,6 +17,9 @@ from tests.helpers.browser import Browser
 SCOPES = ["openid", "profile", "email", "credits.read", "credits.spend"]
 PASSWORD = "correct horse battery"
 _numbers = itertools.count()
+#: The operator's connections, which all tests of a process share: a new connection costs the
+#: sandbox a thread and a connection to its database.
+_operator = urllib3.PoolManager(retries=False)
 
 
 @dataclass
@@ -24,19 +28,15 @@ class Sandbox:
 
     origin: str
     app: dict[str, str] = field(default_factory=dict)
-    http: requests.Session = field(default_factory=requests.Session, repr=False)
     #: True once a test has changed a setting of the sandbox.
     is_changed: bool = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.http.close()
-
-    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        reply = self.http.request(method, self.origin + path, json=body, timeout=20, **options)
-        assert reply.ok, f"{method} {path}: {reply.status_code} {reply.text[:500]}"
+    def call(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Any:
+        url = self.origin + path
+        reply = _operator.request(method, url, json=body, headers=headers, timeout=20)
+        assert reply.status < 400, f"{method} {path}: {reply.status} {reply.data[:500]!r}"
         return reply.json()
 
     def new_developer(self) -> tuple[str, str]:

@@ -152,9 +152,9 @@ def follow(project: Project, sandbox_process: str) -> None:
     before = project.schema()
 
     project.follow_page()
-    with Sandbox(sandbox_process) as sandbox:
-        project.register(sandbox)
-        assert project.visit(sandbox) == MET
+    sandbox = Sandbox(sandbox_process)
+    project.register(sandbox)
+    assert project.visit(sandbox) == MET
 
     after = project.schema()
     assert before <= after

@@ -93,5 +93,4 @@ if __name__ == "__main__":
     from django.conf import settings
 
     settings.ALLOWED_HOSTS = ["localhost"]
-    with Sandbox(sys.argv[2]) as sandbox:
-        print(json.dumps(visit(sandbox)))
+    print(json.dumps(visit(Sandbox(sys.argv[2]))))
