@@ -38,7 +38,6 @@ pytestmark = [
     pytest.mark.skipif("connection.vendor == 'sqlite'", reason="its locks are no row locks"),
 ]
 
-DEPTH = 8
 CONFIGS = [
     Config(("caller", "caller"), faults=Faults(lost_commit=1)),
     Config(("caller", "caller"), faults=Faults(crash=1, outage=1)),
@@ -60,19 +59,25 @@ OUTCOMES = {
 
 
 def traces(config: Config) -> list[list[Step]]:
-    """Every trace of DEPTH steps, or to its end. What Quota does by itself later, revoking what is
-    queued, is left out: the code has no part in it."""
-    found: list[list[Step]] = []
-
-    def walk(state: State, made: list[Step]) -> None:
-        following = [step for step in steps(state, config) if not step[0].startswith("prune")]
-        if not following or len(made) == DEPTH:
-            found.append(made)
-            return
-        for step in following:
-            walk(step[2], [*made, step])
-
-    walk(first_state(config), [])
+    """Traces that together make every step of the model from every state it can be in. What Quota
+    does by itself later, revoking what is queued, is left out: the code has no part in it."""
+    first = first_state(config)
+    ways: dict[State, list[Step]] = {first: []}  # the shortest one to each state
+    found = []
+    for state in (waiting := [first]):
+        followed = False
+        for step in steps(state, config):
+            if step[0].startswith("prune"):
+                continue
+            way = [*ways[state], step]
+            if step[2] in ways:
+                found.append(way)
+            else:
+                ways[step[2]] = way
+                waiting.append(step[2])
+                followed = True
+        if not followed:
+            found.append(ways[state])
     return found
 
 
