@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.programs import GIVE_UP_AFTER
+from tests.programs import user_model
 
 
 @pytest.mark.process
@@ -27,19 +28,14 @@ import pytest
         "TwoEmailsUser",
     ],
 )
-def test_another_user_model(model: str) -> None:
+def test_another_user_model(model: str, tmp_path: Path) -> None:
     """In a process of its own, as the user model cannot be changed after Django has started."""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "--nomigrations", "-p", "no:cacheprovider"),
-            *("--ds", "tests.hostile.custom_users.settings", "tests/hostile/custom_users/cases.py"),
-        ],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root), "CUSTOM_USER": model},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = tmp_path / "output"
+    fork_server = multiprocessing.get_context("forkserver")
+    fork_server.set_forkserver_preload([user_model.__name__])
+    process = fork_server.Process(target=user_model.run_cases, args=(model, output))
+    process.start()
+    process.join(GIVE_UP_AFTER)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, output.read_text()
