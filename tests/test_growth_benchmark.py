@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.growth import lines, page, renewals, sign_ins, streams, token_reads
-from benchmarks.growth.figures import NAMES, Case, Measures, Size
+from benchmarks.growth import figures, lines, page, renewals, sign_ins, streams, token_reads
+from benchmarks.growth.figures import NAMES, OURS, Case, Measures, Size
 from benchmarks.sign_in.databases import SQLite
 from benchmarks.sign_in.run import Provider
 from benchmarks.sign_in.workers import Worker
@@ -17,6 +17,15 @@ from benchmarks.sign_in.workers import Worker
 pytestmark = pytest.mark.tool
 
 TINY = Size(at=(1, 2), rounds=2, turn=1)
+#: For a run that ends with its first turn.
+ONCE = Size(at=(1,), rounds=1, turn=0.1)
+
+
+@pytest.fixture
+def only_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the processes of one contestant only, where a run ends with its first turn."""
+    for module in (figures, renewals, sign_ins):
+        monkeypatch.setattr(module, "NAMES", (OURS,))
 
 
 def require_values(measures: Measures, size: Size, whats: set[str]) -> None:
@@ -37,6 +46,7 @@ class TestSignIns:
         measures = sign_ins.measure(SQLite(tmp_path), size)  # it raises otherwise
         require_values(measures, size, {"sign-ins a second"})
 
+    @pytest.mark.usefixtures("only_ours")
     def test_a_failed_sign_in_ends_the_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -46,13 +56,13 @@ class TestSignIns:
 
         monkeypatch.setattr(Provider, "ask", spoil)
         with pytest.raises(RuntimeError, match=r"400 unknown state|a sign-in has led to /auth"):
-            sign_ins.measure(SQLite(tmp_path), Size(at=(1,), rounds=2, turn=0.1))
+            sign_ins.measure(SQLite(tmp_path), ONCE)
 
 
 @pytest.mark.process
 class TestTokenReads:
     def test_reads_among_so_many_rows(self, tmp_path: Path) -> None:
-        size = Size(at=(3, 12), rounds=2, turn=5)
+        size = Size(at=(12,), rounds=2, turn=5)
         measures = token_reads.measure(SQLite(tmp_path), size)  # it counts the rows
         require_values(measures, size, {"reads a second", "median read, ms"})
 
@@ -63,12 +73,13 @@ class TestRenewals:
         measures = renewals.measure(SQLite(tmp_path), TINY)  # it counts the calls
         require_values(measures, TINY, {"renewals a second"})
 
+    @pytest.mark.usefixtures("only_ours")
     def test_a_refused_renewal_ends_the_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(renewals, "CLIENT_SECRET", "another")
         with pytest.raises(RuntimeError, match=r"401|ConfigurationError"):
-            renewals.measure(SQLite(tmp_path), TINY)
+            renewals.measure(SQLite(tmp_path), Size(at=(1,), rounds=1, turn=1))
 
 
 @pytest.mark.process
