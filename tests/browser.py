@@ -57,8 +57,8 @@ class Chromium:
 
     @contextmanager
     def opened_page(self, problems: list[str]) -> Iterator[Any]:
-        """A page in it, which knows no other test's cookies; what its console complains of goes
-        into `problems`, which end empty."""
+        """A page with no cookies of other tests. Errors in its console are added to `problems`,
+        which must be empty at the end."""
         with self._marked(self._loop):
             if not self._browser.is_connected():
                 self._launch()

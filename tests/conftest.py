@@ -157,8 +157,8 @@ def sandbox_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Chromium]:
-    """The browser that is on this machine. Before a fixture opens a page in it, the database is
-    ready: Playwright's event loop forbids queries while a page is open."""
+    """The browser of this machine. Prepare the database before you open a page in it: while the
+    page is open, Django forbids queries because of Playwright's event loop."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     browser = Chromium(CHROMIUM)
