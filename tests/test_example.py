@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -422,22 +423,25 @@ def test_chat_without_javascript(page: Any, demo: Demo) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_looks_of_the_chat(page: Any, demo: Demo, width: int, scheme: str) -> None:
-    sign_in_as_new(page, demo, f"ida-{width}-{scheme}")
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
+def test_looks_of_the_chat_and_the_usage(page: Any, demo: Demo) -> None:
+    sign_in_as_new(page, demo, "ida")
     ask(page, "Why is the sky blue?")
     page.get_by_label("May look up what I have spent").check()
     ask(page, "What did I spend?")
-    assert not page.evaluate(WIDER)
-    shot(page, f"4-chat-{width}-{scheme}")
+    look_at(page, "4-chat")
     page.get_by_role("link", name="Usage").click()
     page.get_by_role("heading", name="Last calls").wait_for()
     assert page.get_by_role("table", name="By purpose").get_by_text("chat").is_visible()
-    assert not page.evaluate(WIDER)
-    shot(page, f"8-usage-{width}-{scheme}")
+    look_at(page, "8-usage")
+
+
+def look_at(page: Any, name: str) -> None:
+    """Nothing sticks out of the page on a phone and on a screen, in the light and in the dark."""
+    for width, scheme in product([390, 1280], ["light", "dark"]):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        assert not page.evaluate(WIDER), (width, scheme)
+        shot(page, f"{name}-{width}-{scheme}")
 
 
 @pytest.mark.browser

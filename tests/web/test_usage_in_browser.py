@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -96,21 +97,20 @@ def page(chromium: Chromium, site: str, cookie: dict[str, str], calls: None) -> 
         yield page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_page_fits_and_follows_the_color_scheme(
-    page: Any, site: str, width: int, scheme: str
-) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
+def test_page_fits_and_follows_the_color_scheme(page: Any, site: str) -> None:
     page.goto(site + URL)
-
-    assert not page.evaluate(WIDER)
-    background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-    assert background == {"light": "rgb(247, 247, 251)", "dark": "rgb(18, 19, 27)"}[scheme]
     bar = page.locator(".quota-chart__bar").last
-    assert bar.evaluate("bar => getComputedStyle(bar).fill") != background
-    shot(page, f"usage-{width}-{scheme}")
+    for width, (scheme, color) in product(
+        [390, 1280], [("light", "rgb(247, 247, 251)"), ("dark", "rgb(18, 19, 27)")]
+    ):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+
+        assert not page.evaluate(WIDER), (width, scheme)
+        background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert background == color, (width, scheme)
+        assert bar.evaluate("bar => getComputedStyle(bar).fill") != background
+        shot(page, f"usage-{width}-{scheme}")
 
 
 def test_table_behind_the_chart_opens_by_keyboard_without_scripts(
@@ -151,16 +151,14 @@ def test_file_is_downloaded(page: Any, site: str) -> None:
 
 
 @pytest.mark.parametrize("calls", [record_long_names], indirect=True)
-@pytest.mark.parametrize("language", ["en", "ar"])
-def test_long_names_stay_within_a_phone(
-    page: Any, site: str, settings: Settings, language: str
-) -> None:
-    settings.LANGUAGE_CODE = language
+def test_long_names_stay_within_a_phone(page: Any, site: str, settings: Settings) -> None:
     page.set_viewport_size({"width": 390, "height": 900})
-    page.goto(site + URL)
+    for language in ("en", "ar"):
+        settings.LANGUAGE_CODE = language
+        page.goto(site + URL)
 
-    assert not page.evaluate(WIDER)
-    shot(page, f"usage-long-names-{language}")
+        assert not page.evaluate(WIDER), language
+        shot(page, f"usage-long-names-{language}")
 
 
 def test_chart_begins_at_the_right_where_the_language_does(
