@@ -13,6 +13,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from django.core.management import call_command
+
 from tests.sandbox_client import PASSWORD, Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,14 +37,13 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.run("-m", "django", "startproject", "mysite", ".")
+        call_command("startproject", "mysite", folder)
         self.write("web/__init__.py", "")
         self.write("web/templates/registration/login.html", LOGIN_PAGE)
         self.write("web/templates/desk.html", "A page for members.\n")
         self.write("web/views.py", VIEWS)
         self.write("mysite/urls.py", URLS)
         self.write_settings()
-        self.manage("migrate")
         self.manage("shell", "-c", USERS)
 
     def write_settings(self) -> None:
@@ -172,6 +173,7 @@ INSTALLED_APPS += ["web"]
 LOGIN_REDIRECT_URL = "/desk"
 LOGOUT_REDIRECT_URL = "/bye"
 STATIC_ROOT = BASE_DIR / "static"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the default takes long
 """
 
 LOGIN_PAGE = """<form method="post">{% csrf_token %}{{ form }}<button>Log in</button></form>
@@ -229,7 +231,9 @@ urlpatterns = [
 
 USERS = """
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
+call_command("migrate")
 User.objects.create_user("member", "member@site.example", "an-old-password")
 User.objects.create_superuser("boss", "boss@site.example", "an-old-password")
 answer = Client(SERVER_NAME="localhost").post(
