@@ -144,6 +144,7 @@ class TestAnthropicClient:
                 way(user)
             assert other.requests == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("nobody", [None, AnonymousUser()])
     def test_nobody_cannot_pay(self, nobody: Any) -> None:
         with pytest.raises(NotConnected):

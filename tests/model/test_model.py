@@ -15,6 +15,7 @@ def test_small_configuration_has_no_violation(config: Config) -> None:
     assert explore(config).violations == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [rule.name for rule in fields(Rules)])
 def test_without_a_rule_there_is_a_violation(rule: str) -> None:
     without = Rules(**{rule: False})

@@ -257,7 +257,10 @@ class TestLateOwner:
         until = QuotaToken.objects.get().lease_until
         assert until is not None and until > past
 
-    def test_caller_replaces_them_in_the_end(self, late: Renewal, quota: LightProvider) -> None:
+    def test_caller_replaces_them_in_the_end(
+        self, late: Renewal, quota: LightProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "GRACE", 0.05)
         assert late.run() == "quota_token_u0.1"
         assert pair() == ("quota_token_u0.1", "quota_refresh_u0.1")
 
