@@ -109,6 +109,7 @@ def not_imported_yet(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, f"django_quota.ai.{module}")
         monkeypatch.delattr(ai, module)
     factory._shared_client.cache_clear()
+    factory._shared_async_client.cache_clear()
 
 
 @each_client
