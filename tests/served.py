@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+from tests.helpers.programs import free_port
+
 #: The environment variable that tells the server's process what to serve.
 CONFIG = "DJANGO_QUOTA_SERVED"
 
@@ -69,8 +71,7 @@ class Served:
         self._server = server
 
     def __enter__(self) -> Self:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         address = str(self.port) if self._server == "uvicorn" else f"127.0.0.1:{self.port}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", *SERVERS[self._server], address],

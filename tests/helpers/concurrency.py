@@ -69,7 +69,7 @@ def closes_connections(work: Callable[P, T]) -> Callable[P, T]:
 
 def begin_together(works: Sequence[Callable[[], T]]) -> list[T]:
     """Return what each of `works` returned; all begin at once, each in a thread of its own."""
-    barrier = threading.Barrier(len(works))
+    barrier = threading.Barrier(len(works), timeout=GIVE_UP_AFTER)
 
     @closes_connections
     def run(work: Callable[[], T]) -> T:

@@ -118,7 +118,7 @@ class TestStream:
         assert last["quota"]["credits_used"] == plain["quota"]["credits_used"]
 
     def test_arrives_piece_by_piece(self, sandbox: Sandbox, tokens: dict[str, Any]) -> None:
-        sandbox.set(stream_delay=0.05)
+        sandbox.set(stream_delay=0.2)
         body = {
             "model": "gpt-4o-mini",
             "stream": True,
@@ -128,8 +128,8 @@ class TestStream:
         start = time.monotonic()
         reply = sandbox.post("/v1/chat/completions", tokens["access_token"], json=body, stream=True)
         times = [time.monotonic() - start for line in reply.iter_lines() if line]
-        assert times[-1] >= 0.5
-        assert times[-1] - times[0] >= 0.4
+        assert times[-1] >= 2
+        assert times[-1] - times[0] >= 0.5
 
     def test_broken_stream_is_charged_for_the_tokens_sent(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]

@@ -44,6 +44,7 @@ from tests.helpers import programs
 from tests.helpers.concurrency import (
     begin_together,
     closes_connections,
+    locked_elsewhere,
     run_async,
     wait_until,
 )
@@ -197,9 +198,12 @@ class TestRenewal:
         assert asked == RENEWAL
 
     @pytest.mark.slow
-    def test_inside_the_leeway_others_do_not_wait(self, user: Any, sandbox: Sandbox) -> None:
+    def test_inside_the_leeway_others_do_not_wait(
+        self, user: Any, sandbox: Sandbox, settings: Any
+    ) -> None:
         expire(20)
         old = row().access_token.reveal()
+        settings.QUOTA_TIMEOUT, settings.QUOTA_DEADLINE = (5, 600), 600
         sandbox.set(latency={"/oauth/token": 60})
 
         with ThreadPoolExecutor(8) as pool:
@@ -553,12 +557,11 @@ class TestPatience:
             pytest.skip("SQLite waits as long as its own timeout says")
         monkeypatch.setattr(locking, "LOCK_WAIT", 0.1)
         expire()
-        thread = self.lock(1)
 
-        with pytest.raises(ProviderUnavailable, match="The token row stayed locked") as caught:
+        stays_locked = pytest.raises(ProviderUnavailable, match="The token row stayed locked")
+        with locked_elsewhere(), stays_locked as caught:
             access.get_access_token(user)
 
-        thread.join()
         assert caught.value.request_sent is False
         assert sandbox.requests() == []
 
@@ -568,12 +571,10 @@ class TestPatience:
         if connection.vendor == "sqlite":
             pytest.skip("SQLite waits as long as its own timeout says")
         monkeypatch.setattr(locking, "LOCK_WAIT", 0.1)
-        thread = self.lock(1)
 
-        with pytest.raises(ProviderUnavailable, match="try again soon"):
+        with locked_elsewhere(), pytest.raises(ProviderUnavailable, match="try again soon"):
             connecting.disconnect(user)
 
-        thread.join()
         assert row().access_token.reveal()
 
     def test_a_lease_of_the_future_is_none(self, user: Any, sandbox: Sandbox) -> None:

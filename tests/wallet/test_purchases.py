@@ -124,7 +124,7 @@ class TestOnAPage:
     def test_a_hanging_quota_is_not_waited_for(
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
         sandbox.set(latency={"/v1/balance": 60})
         assert purchases.balance_for_page(user) == UNAVAILABLE
 
@@ -133,7 +133,7 @@ class TestOnAPage:
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The page stops waiting; the rotated pair is saved all the same."""
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
         sandbox.set(latency={"/oauth/token": 60})
         before = QuotaToken.objects.get().version
         QuotaToken.objects.update(expires_at=timezone.now())
@@ -149,7 +149,7 @@ class TestOnAPage:
     def test_nor_does_it_wait_for_a_renewal_after_a_refusal(
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.5)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         sandbox.set(
             fail={"path": "/v1/balance", "status": 401, "times": 1}, latency={"/oauth/token": 60}
         )
@@ -189,11 +189,12 @@ class TestOnAPage:
             assert "$1.00" in tag.render(Context({"request": request}))
         assert sandbox.requests() == []
 
+    @pytest.mark.slow
     def test_while_quota_hangs_one_page_in_a_while_waits(
         self, several: list[Any], settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For all users: the first few have found out for everybody."""
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
@@ -203,6 +204,7 @@ class TestOnAPage:
             wait_until(lambda: len(quota.requests) >= purchases.OUTAGE_USERS)
             assert len(quota.requests) == purchases.OUTAGE_USERS
 
+    @pytest.mark.slow
     def test_a_slow_answer_to_one_user_hides_nobody_elses(
         self,
         several: list[Any],
@@ -213,7 +215,7 @@ class TestOnAPage:
         """However often: a token that is being renewed, say, or a wallet that is locked."""
         slow, *others = several
         with TinyServer() as quota, monkeypatch.context() as patch:
-            patch.setattr(purchases, "PAGE_WAIT", 0.2)
+            patch.setattr(purchases, "PAGE_WAIT", 1)
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for _ in range(purchases.OUTAGE_USERS):
@@ -263,15 +265,17 @@ class TestOnAPage:
         forget_balance(quick)
         assert purchases.balance_for_page(quick).state == "available"
 
+    @pytest.mark.slow
     def test_a_slow_answer_is_not_waited_for_again_at_once(
         self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.2)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for _ in range(3):
                 assert purchases.balance_for_page(user) == UNAVAILABLE
+            wait_until(lambda: quota.requests)
             assert len(quota.requests) == 1
 
     @pytest.mark.slow
@@ -282,7 +286,7 @@ class TestOnAPage:
         settings: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 0.5)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
         user, *others = several
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))
@@ -292,6 +296,7 @@ class TestOnAPage:
             caching.forget(purchases._TRIED)  # the cool-down is over
             found = begin_together([lambda: purchases.balance_for_page(user)] * 8)
             assert found == [UNAVAILABLE] * 8
+            wait_until(lambda: len(quota.requests) > purchases.OUTAGE_USERS)
             assert len(quota.requests) == purchases.OUTAGE_USERS + 1
         settings.QUOTA_BASE_URL = sandbox.origin
         caching.forget(purchases._TRIED)
