@@ -52,7 +52,7 @@ def shipped() -> set[str]:
     return {
         str(path.relative_to(CHECKOUT))
         for path in PACKAGE.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
