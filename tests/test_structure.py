@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -62,6 +64,21 @@ def test_no_test_module_sleeps() -> None:
     """`wait_until` of tests/helpers/concurrency.py is the one loop that does."""
     found = {path: sleeps_in(tree) for path, tree in modules().items()}
     assert {path: times for path, times in found.items() if times} == SLEEPS
+
+
+def test_ci_runs_on_postgresql_what_sqlite_leaves_out() -> None:
+    """CI runs only the files of this list there."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(TESTS.parent / "tox.ini")
+    listed = tox["testenv"]["database_tests"].replace("\\", "").split()
+    left_out = [
+        path
+        for path in modules()
+        if path != "test_structure.py"
+        and re.search(r"needs_second_connection|connection\.vendor", (TESTS / path).read_text())
+        and not any(f"tests/{path}".startswith(name) for name in listed)
+    ]
+    assert left_out == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Signing in with another user model. test_session.py runs this once for each of them."""
+"""Signing in with another user model. test_users.py runs this once for each of them."""
 
 from __future__ import annotations
 
