@@ -34,8 +34,6 @@ from tests.upstream import Upstream
 
 #: The directories in which every test has a mark that a plain run leaves out.
 LEFT_OUT = {"frameworks", "hostile", "neighbours", "sandbox", "storms"}
-#: The only tests of a plain run that start the sandbox.
-WITH_SANDBOX = "tests/web/test_sign_in.py::TestSuccess"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -48,8 +46,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the sandbox, a process of its own."""
     for item in items:
-        needs_sandbox = "sandbox_process" in getattr(item, "fixturenames", ())
-        if needs_sandbox and not item.nodeid.startswith(WITH_SANDBOX):
+        if "sandbox_process" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.process)
 
 
