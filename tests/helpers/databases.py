@@ -20,6 +20,13 @@ needs_second_connection = pytest.mark.skipif(
 )
 
 
+def ask_server(question: dict[str, str]) -> int:
+    """The number that the database server answers to the question in its own SQL."""
+    with connection.cursor() as cursor:
+        cursor.execute(question[connection.vendor])
+        return int(cursor.fetchone()[0])
+
+
 class ReadFromReplica:
     """A database router: reads go to a replica."""
 

@@ -300,7 +300,7 @@ TROUBLE = [
     case(
         "slow",
         "CWE-400",
-        lambda document: json_answer(document, delay=2),
+        lambda document: json_answer(document, delay=3),
         "cannot be reached (timed out)",
         marks=[pytest.mark.slow],
     ),
@@ -314,9 +314,7 @@ def test_without_a_document_nobody_is_sent_anywhere(
     provider: HostileProvider,
     browser: Browser,
     refused: Refused,
-    settings: Settings,
 ) -> None:
-    settings.QUOTA_TIMEOUT = 1
     honest = provider.document()
     provider.server.on(DISCOVERY, trouble(honest), json_answer(honest))
     refused(click(browser), "provider_unavailable", reason)

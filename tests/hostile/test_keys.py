@@ -287,7 +287,7 @@ TROUBLE = [
     case(
         "slow",
         "CWE-400",
-        json_answer({"keys": [signing.jwk()]}, delay=2),
+        json_answer({"keys": [signing.jwk()]}, delay=3),
         "(timed out)",
         marks=[pytest.mark.slow],
     ),
@@ -295,12 +295,6 @@ TROUBLE = [
 ]
 
 
-@pytest.fixture
-def impatient(provider: HostileProvider, settings: Settings) -> None:
-    settings.QUOTA_TIMEOUT = 1
-
-
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(("trouble", "reason"), TROUBLE)
 def test_without_keys_nobody_is_believed(
     trouble: Answer, reason: str, provider: HostileProvider, browser: Browser, refused: Refused
@@ -323,13 +317,12 @@ def test_a_redirect_to_other_keys_is_not_followed(
         assert elsewhere.requests == []
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     "trouble",
     [
         case("hung up", "RFC 9112 section 8", HANG_UP),
         case("500", "RFC 9110 section 15.6.1", answer(status=500)),
-        case("slow", "CWE-400", json_answer({"keys": []}, delay=2), marks=[pytest.mark.slow]),
+        case("slow", "CWE-400", json_answer({"keys": []}, delay=3), marks=[pytest.mark.slow]),
         case("no key", "RFC 7517 section 5.1", json_answer({"keys": []})),
     ],
 )

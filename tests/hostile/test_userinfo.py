@@ -232,7 +232,7 @@ NO_CLAIMS = [
     case(
         "slow",
         "CWE-400",
-        lambda claims: json_answer(claims, delay=2),
+        lambda claims: json_answer(claims, delay=3),
         NOT_READ + "Quota cannot be reached (timed out)",
         marks=[pytest.mark.slow],
     ),
@@ -245,9 +245,7 @@ def test_without_claims_the_sign_in_works(
     reason: str,
     sparse: HostileProvider,
     warned: Warned,
-    settings: Settings,
 ) -> None:
-    settings.QUOTA_TIMEOUT = 1
     sparse.server.on(USERINFO, reply(sparse.person))
     warned(reason)
 

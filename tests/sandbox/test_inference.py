@@ -147,7 +147,7 @@ class TestStream:
     def test_client_that_disconnects_is_charged_for_the_tokens_sent(
         self, sandbox: Sandbox, user: dict[str, Any], tokens: dict[str, Any]
     ) -> None:
-        sandbox.set(stream_delay=0.05)
+        sandbox.set(stream_delay=0.2)
         body = {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "x"}]}
         with requests.post(
             f"{sandbox.url}/v1/chat/completions",
@@ -192,7 +192,7 @@ class TestCharges:
         # An answer of 100 tokens reserves about 2,000 credits: enough for two, but not for three.
         user = sandbox.add_user(balance=5_000)
         token = sandbox.sign_in(app, user["email"])["access_token"]
-        sandbox.set(stream_delay=0.02)
+        sandbox.set(stream_delay=0.05)
 
         def ask() -> int:
             body = {

@@ -83,7 +83,7 @@ def test_webhook_receives_only_its_events(
     create_webhook(sandbox, app, listener, events=["usage.completed"])
     for _ in range(2):
         sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_until(lambda: len(listener.requests) == 2)
+    wait_until(lambda: len(listener.requests) >= 2)
     assert set(received_types(listener)) == {"usage.completed"}
 
 
@@ -93,7 +93,7 @@ def test_rejected_delivery_is_retried_with_the_same_body(
     create_webhook(sandbox, app, listener, events=["usage.completed"])
     listener.on("/hook", answer(status=500), answer())
     sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_until(lambda: len(listener.requests) == 2)
+    wait_until(lambda: len(listener.requests) >= 2)
     assert listener.requests[0].body == listener.requests[1].body
 
 
@@ -103,7 +103,7 @@ def test_knob_sends_copies(
     create_webhook(sandbox, app, listener, events=["usage.completed"])
     sandbox.set(webhook_copies=3)
     sandbox.post("/v1/chat/completions", tokens["access_token"], json=CHAT)
-    wait_until(lambda: len(listener.requests) == 3)
+    wait_until(lambda: len(listener.requests) >= 3)
 
 
 def test_secret_is_only_in_the_first_reply_and_webhook_can_be_deleted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -34,7 +34,7 @@ from tests.helpers.concurrency import (
     run_async,
     wait_until,
 )
-from tests.helpers.databases import every_query, needs_second_connection
+from tests.helpers.databases import ask_server, every_query, needs_second_connection
 from tests.helpers.rows import expire, pair, store_tokens, token_reply
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
@@ -42,6 +42,18 @@ from tests.storms.crew import make_users
 pytestmark = [pytest.mark.storm, pytest.mark.django_db(transaction=True)]
 
 NEW_PAIR = ("quota_token_u0.1", "quota_refresh_u0.1")
+#: The number of transactions that wait for a lock of this connection; of this database in MariaDB.
+WAITING_FOR_US = {
+    "postgresql": """
+        SELECT count(*) FROM pg_locks
+        WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
+    """,
+    "mysql": """
+        SELECT count(*) FROM information_schema.innodb_trx
+        JOIN information_schema.processlist ON id = trx_mysql_thread_id
+        WHERE db = DATABASE() AND trx_state = 'LOCK WAIT'
+    """,
+}
 
 
 @pytest.fixture
@@ -119,7 +131,7 @@ def test_what_a_renewal_brings_while_the_row_goes_is_revoked(
     def queue(*args: Any, **options: Any) -> None:
         if not begun:  # between the look at the token and its end
             begun.append(pool.submit(renew))
-            wait(begun, timeout=1)  # it is kept from it, or it would be done by then
+            wait_until(lambda: begun[0].done() or ask_server(WAITING_FOR_US) > 0)
         real(*args, **options)
 
     with ThreadPoolExecutor(1) as pool:

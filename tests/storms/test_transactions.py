@@ -28,7 +28,7 @@ from tests.helpers.concurrency import (
     outcome,
     wait_until,
 )
-from tests.helpers.databases import needs_second_connection
+from tests.helpers.databases import ask_server, needs_second_connection
 from tests.helpers.rows import expire, pair, store_tokens, token_reply
 from tests.light_provider import LightProvider
 from tests.storms.crew import make_users
@@ -54,12 +54,6 @@ CONNECTIONS = {
     """,
     "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE()",
 }
-
-
-def ask_server(question: dict[str, str]) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(question[connection.vendor])
-        return int(cursor.fetchone()[0])
 
 
 def in_atomic(user: Any) -> str:
