@@ -31,7 +31,9 @@ def server_settings() -> dict[str, Any]:
         ) from None
     return {
         "ENGINE": "django.db.backends.mysql",
-        "NAME": "django_quota",
+        # Runs beside each other have a database each, as Django deletes one that is there. The
+        # workers of a run find its name in the environment.
+        "NAME": os.environ.setdefault("TEST_MARIADB_NAME", f"django_quota_{os.getpid()}"),
         "HOST": host,
         "USER": user,
         "PASSWORD": password,
