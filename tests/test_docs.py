@@ -6,10 +6,12 @@ import inspect
 import re
 import tomllib
 from dataclasses import Field, fields
+from io import StringIO
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import docutils.core
 import pytest
 
 from django_quota.conf import REQUIRED, Settings
@@ -25,6 +27,7 @@ from tests.helpers.sources import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.rst").read_text()
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 SETTINGS = (ROOT / "docs/settings.rst").read_text()
 TEMPLATES = (ROOT / "docs/templates.rst").read_text()
 ALL = README + "".join(page.read_text() for page in sorted((ROOT / "docs").glob("*.rst")))
@@ -108,6 +111,18 @@ def cited_tests() -> list[str]:
         ROOT / "SECURITY.md"
     ).read_text()
     return sorted(set(re.findall(r"`((?:tests/)?(?:\w+/)?test_\w+\.py(?:::\w+)*)`", text)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_is_valid_restructured_text(page: Path) -> None:
+    warnings = StringIO()
+    docutils.core.publish_doctree(
+        page.read_text(),
+        source_path=str(page),
+        # Highlighting a code block needs Pygments.
+        settings_overrides={"warning_stream": warnings, "syntax_highlight": "none"},
+    )
+    assert warnings.getvalue() == ""
 
 
 @pytest.mark.parametrize("cited", cited_tests())
