@@ -16,8 +16,6 @@ from tests.helpers.sources import parsed
 pytestmark = pytest.mark.tool
 
 TESTS = Path(__file__).parent
-#: The few that wait for a moment of Quota's own, which only its clock brings: path -> how often.
-SLEEPS = {"sandbox/test_provider.py": 1, "sandbox/test_wallet.py": 1}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -63,7 +61,7 @@ def test_no_test_module_imports_another() -> None:
 def test_no_test_module_sleeps() -> None:
     """`wait_until` of tests/helpers/concurrency.py is the one loop that does."""
     found = {path: sleeps_in(tree) for path, tree in modules().items()}
-    assert {path: times for path, times in found.items() if times} == SLEEPS
+    assert {path: times for path, times in found.items() if times} == {}
 
 
 def test_ci_runs_on_postgresql_what_sqlite_leaves_out() -> None:

@@ -688,13 +688,16 @@ def test_state_and_nonce_are_compared_in_constant_time(
 @pytest.mark.database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.source("RFC 6749 section 4.1.2")
-def test_two_tabs_at_the_same_moment(provider: HostileProvider, browser: Browser) -> None:
+def test_two_tabs_at_the_same_moment(
+    provider: HostileProvider, browser: Browser, settings: Settings
+) -> None:
     """Each has a code of its own; both come back while the provider takes its time."""
+    settings.QUOTA_TIMEOUT = settings.QUOTA_DEADLINE = 30
     tabs = [browser.at_provider(browser.start(next=f"/?tab={n}")) for n in range(2)]
     together = Barrier(2)
 
     def when_both_ask(seen: Seen) -> Answer:
-        together.wait(10)
+        together.wait(20)
         return provider._token(seen)
 
     provider.server.on("/oauth/token", when_both_ask)

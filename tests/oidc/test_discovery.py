@@ -17,9 +17,10 @@ from django_quota.exceptions import (
     SignInFailed,
 )
 from django_quota.oidc import cached_document, discovery
+from tests.helpers.concurrency import wait_until
 from tests.shown import refusal
 from tests.signing import jwk, rsa_key, sign
-from tests.tiny_server import HANG_UP, Answer, TinyServer, answer, json_answer
+from tests.tiny_server import HANG_UP, Answer, Seen, TinyServer, answer, json_answer
 
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/.well-known/jwks.json"
@@ -279,9 +280,23 @@ class TestKeeping:
 
         assert len(server.requests) == 1
 
-    def test_a_failure_is_shared_by_those_who_waited_for_it(self, server: TinyServer) -> None:
+    def test_a_failure_is_shared_by_those_who_waited_for_it(
+        self, server: TinyServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Rather than each of them waiting for a time-out of its own, one after the other."""
-        server.on(DISCOVERY, answer(status=503, delay=0.3))
+        callers: list[int] = []
+        get = cached_document.get_settings
+
+        def counted() -> Any:  # each caller reads the settings once it has looked at the clock
+            callers.append(threading.get_ident())
+            return get()
+
+        def when_all_have_asked(request: Seen) -> Answer:
+            wait_until(lambda: len(set(callers)) == 5)
+            return answer(status=503)
+
+        monkeypatch.setattr(cached_document, "get_settings", counted)
+        server.on(DISCOVERY, when_all_have_asked)
         failures: list[str] = []
 
         def ask() -> None:

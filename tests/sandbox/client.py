@@ -11,8 +11,10 @@ import re
 import secrets
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,11 @@ class SandboxProcess:
     url: str
     data: Path
     process: subprocess.Popen[str]
+
+    def execute(self, sql: str) -> None:
+        """Change its data, to move a row into the past for example."""
+        with closing(sqlite3.connect(self.data, timeout=30)) as connection, connection:
+            connection.execute(sql)
 
 
 def start_sandbox(data: Path, *options: str) -> SandboxProcess:

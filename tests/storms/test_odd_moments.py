@@ -200,7 +200,7 @@ def test_a_process_that_ends_saves_what_it_renews_first(user: Any, quota: LightP
         assert ending.stdout.readline() == "ends\n"
         wait_until(lambda: quota.counts.sent)
         quota.set(hang=False)
-        assert ending.wait() == 0
+        assert ending.wait(programs.GIVE_UP_AFTER) == 0
     assert pair() == NEW_PAIR
 
 

@@ -22,6 +22,7 @@ from django_quota.tokens import access, locking
 from django_quota.tokens.access import get_access_token
 from tests.helpers import programs
 from tests.helpers.concurrency import (
+    GIVE_UP_AFTER,
     begin_together,
     closes_connections,
     locked_elsewhere,
@@ -230,7 +231,7 @@ class TestPool:
             pytest.skip("Django pools connections to PostgreSQL alone")
         pytest.importorskip("psycopg_pool")
         connections.close_all()
-        pool = {"min_size": 0, "max_size": self.SIZE, "timeout": 1}
+        pool = {"min_size": 0, "max_size": self.SIZE, "timeout": GIVE_UP_AFTER}
         options = {**connections.settings["default"]["OPTIONS"], "pool": pool}
         monkeypatch.setitem(connections.settings["default"], "OPTIONS", options)
         yield
@@ -243,7 +244,7 @@ class TestPool:
         """A renewal takes no place in it, so that callers cannot wait for each other's."""
         users = make_users(self.SIZE)
         connections.close_all()
-        all_in = threading.Barrier(self.SIZE)
+        all_in = threading.Barrier(self.SIZE, timeout=GIVE_UP_AFTER)
 
         def work(user: Any) -> str:
             with transaction.atomic():
@@ -287,8 +288,11 @@ class TestPool:
         assert got == [*["quota_token_u0.1"] * 50, "1 51"]
         assert sum(quota.counts.sent.values()) == 1
 
-    def test_what_renews_keeps_its_connection(self, quota: LightProvider, pooled: None) -> None:
+    def test_what_renews_keeps_its_connection(
+        self, quota: LightProvider, pooled: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """All others of the pool are taken, and wanted, while Quota is asked and the row locked."""
+        monkeypatch.setitem(connections.settings["default"]["OPTIONS"]["pool"], "timeout", 3)
         (user,) = make_users(1)
         connections.close_all()
         quota.set(hang=True)

@@ -1,11 +1,10 @@
 """Tokens: stored, renewed exactly once, revoked. Calls are counted at the sandbox."""
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import InterfaceError, OperationalError, connection, connections, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -512,42 +511,33 @@ class TestTransactions:
 
 
 class TestPatience:
-    def lock(self, seconds: float) -> threading.Thread:
-        """Somebody else has the token row locked for so long."""
-        locked = threading.Event()
-
-        def hold() -> None:
-            with transaction.atomic():
-                QuotaToken.objects.update(scope="theirs")  # SQLite: the one write lock
-                locked.set()
-                threading.Event().wait(seconds)
-            connections.close_all()
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        locked.wait()
-        return thread
-
     @pytest.mark.slow
     def test_a_new_pair_is_saved_however_long_the_row_is_locked(
         self, user: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It exists nowhere else: the refresh token has been spent."""
         monkeypatch.setattr(locking, "LOCK_WAIT", 0.1)
-        threads = []
-        real = endpoints.refresh
+        unlock: list[Callable[[], None]] = []
+        refresh, pauses = endpoints.refresh, locking.pauses
 
         def locked_meanwhile(refresh_token: str) -> endpoints.TokenReply:
-            reply = real(refresh_token)
-            threads.append(self.lock(1))
+            reply = refresh(refresh_token)
+            unlock.append(stack.enter_context(locked_elsewhere()))
             return reply
 
+        def unlocked_before_the_third_attempt(*args: Any) -> Iterator[None]:
+            for attempt, _ in enumerate(pauses(*args)):
+                if attempt == 2:
+                    unlock[0]()
+                yield
+
         monkeypatch.setattr(endpoints, "refresh", locked_meanwhile)
+        monkeypatch.setattr(locking, "pauses", unlocked_before_the_third_attempt)
         expire()
 
-        token = access.get_access_token(user)
+        with ExitStack() as stack:
+            token = access.get_access_token(user)
 
-        threads[0].join()
         assert token == row().access_token.reveal()
 
     def test_a_claim_does_not_wait_for_ever(

@@ -33,7 +33,7 @@ from django_quota.wallet import purchases, usage
 from django_quota.wallet.balances import Balance, kept_balance
 from django_quota.web.current import CurrentQuota
 from tests.helpers.balances import cache_balance
-from tests.helpers.concurrency import run_async
+from tests.helpers.concurrency import GIVE_UP_AFTER, run_async
 from tests.light_provider import LightProvider
 
 TENANTS = ("acme", "bolt")
@@ -193,7 +193,7 @@ class TestRenewal:
 
     def test_two_tenants_at_once_share_no_renewal(self, router: Any, quota: LightProvider) -> None:
         expire()
-        barrier = threading.Barrier(2)
+        barrier = threading.Barrier(2, timeout=GIVE_UP_AFTER)
         got = {}
 
         def visit(name: str) -> None:

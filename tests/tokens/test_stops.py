@@ -39,7 +39,7 @@ def test_process_that_ends_by_the_signal_saves_first(settings: Any) -> None:
             wait_until(lambda: quota.counts.sent)
             process.terminate()
             quota.set(hang=False)
-            assert process.wait() == -signal.SIGTERM
+            assert process.wait(programs.GIVE_UP_AFTER) == -signal.SIGTERM
     assert pair() == ("quota_token_u0.1", "quota_refresh_u0.1")
 
 

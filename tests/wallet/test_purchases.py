@@ -124,7 +124,7 @@ class TestOnAPage:
     def test_a_hanging_quota_is_not_waited_for(
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         sandbox.set(latency={"/v1/balance": 60})
         assert purchases.balance_for_page(user) == UNAVAILABLE
 
@@ -133,7 +133,7 @@ class TestOnAPage:
         self, user: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The page stops waiting; the rotated pair is saved all the same."""
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         sandbox.set(latency={"/oauth/token": 60})
         before = QuotaToken.objects.get().version
         QuotaToken.objects.update(expires_at=timezone.now())
@@ -194,7 +194,7 @@ class TestOnAPage:
         self, several: list[Any], settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For all users: the first few have found out for everybody."""
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
@@ -215,7 +215,7 @@ class TestOnAPage:
         """However often: a token that is being renewed, say, or a wallet that is locked."""
         slow, *others = several
         with TinyServer() as quota, monkeypatch.context() as patch:
-            patch.setattr(purchases, "PAGE_WAIT", 1)
+            patch.setattr(purchases, "PAGE_WAIT", 2)
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
             for _ in range(purchases.OUTAGE_USERS):
@@ -269,7 +269,7 @@ class TestOnAPage:
     def test_a_slow_answer_is_not_waited_for_again_at_once(
         self, user: Any, sandbox: Sandbox, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))
             settings.QUOTA_BASE_URL = quota.origin
@@ -286,7 +286,7 @@ class TestOnAPage:
         settings: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(purchases, "PAGE_WAIT", 1)
+        monkeypatch.setattr(purchases, "PAGE_WAIT", 2)
         user, *others = several
         with TinyServer() as quota:
             quota.on("/v1/balance", json_answer({}, delay=5))

@@ -158,7 +158,7 @@ with LightProvider() as quota:
     for way in WAYS:
         for schema in SCHEMAS[1:]:
             ask(schema, way, f"{schema} {way}")
-    barrier = threading.Barrier(2)
+    barrier = threading.Barrier(2, timeout=60)
     threads = [threading.Thread(target=at_once, args=(name, barrier)) for name in SCHEMAS[1:]]
     for thread in threads:
         thread.start()
