@@ -15,36 +15,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 PACKAGE = CHECKOUT / "django_quota"
 
-SCRIPT = """
-import sys, types
-import django, django_quota
-from django.conf import settings
-settings.configure(
-    MIDDLEWARE=["django_quota.middleware.QuotaMiddleware"],
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes",
-                    "django.contrib.sessions", "django.contrib.staticfiles", "django_quota"],
-    AUTHENTICATION_BACKENDS=["django_quota.backends.QuotaBackend"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
-    ROOT_URLCONF="project_urls", STATIC_URL="/static/", SECRET_KEY="x" * 60,
-    QUOTA_CLIENT_ID="quota_client_x", QUOTA_CLIENT_SECRET="quota_secret_x",
-    FIELD_ENCRYPTION_KEY="vX3nCwr9nK8x0NQ2Pq7m3dZ1l5yTtG6hR4bJ8sKfE0U=",
-)
-django.setup()
-from django.urls import include, path
-urls = sys.modules["project_urls"] = types.ModuleType("project_urls")
-urls.urlpatterns = [path("auth/quota/", include("django_quota.urls"))]
-from django.contrib.staticfiles import finders
-from django.core.management import call_command
-from django.template.loader import get_template
-call_command("check", fail_level="WARNING", verbosity=0)
-call_command("migrate", verbosity=0)
-call_command("makemigrations", check=True, dry_run=True, verbosity=0)
-for name in ("error", "packages", "connect_confirm", "base", "tags/sign_in", "tags/balance"):
-    get_template(f"django_quota/{name}.html")
-assert finders.find("django_quota/quota.css"), "quota.css"
-print("used from", django_quota.__file__)
-"""
+#: What uses the wheel as a project does.
+PROJECT = CHECKOUT / "tests" / "programs" / "use_wheel.py"
 
 
 def shipped() -> set[str]:
@@ -56,6 +28,11 @@ def shipped() -> set[str]:
     }
 
 
+def install(python: Path, wheel: str) -> None:
+    if subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=False).returncode:
+        raise SystemExit(f"{wheel} was not tried: pip could not install what it depends on.")
+
+
 def check_wheel(wheel: Path, elsewhere: Path) -> None:
     """All files of the package and no others are in `wheel`, and it works without any extra."""
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -65,15 +42,15 @@ def check_wheel(wheel: Path, elsewhere: Path) -> None:
     print(f"{wheel.name}: all {len(names)} files of the package and nothing else")
     venv.create(elsewhere, with_pip=True)
     python = elsewhere / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    if subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=False).returncode:
-        raise SystemExit(f"{wheel.name} was not tried: pip could not install what it depends on.")
-    subprocess.run([python, "-c", SCRIPT], check=True, cwd=elsewhere)
+    install(python, str(wheel))
+    if subprocess.run([python, "-P", PROJECT], check=False, cwd=elsewhere).returncode:
+        raise SystemExit(f"{wheel.name} does not work without the checkout; the reason is above.")
     check_sandbox(python, wheel, elsewhere)
 
 
 def check_sandbox(python: Path, wheel: Path, elsewhere: Path) -> None:
     """The extra `sandbox` is all that a local Quota needs: no project, no other extra."""
-    subprocess.run([python, "-m", "pip", "install", "-q", f"{wheel}[sandbox]"], check=True)
+    install(python, f"{wheel}[sandbox]")
     command = [str(python), "-m", "django_quota.sandbox", "--port", "0"]
     with subprocess.Popen(command, cwd=elsewhere, stdout=subprocess.PIPE, text=True) as sandbox:
         assert sandbox.stdout is not None
@@ -117,7 +94,8 @@ def check_clone_stays_clean(elsewhere: Path) -> None:
     if subprocess.run(["git", "clone", "-q", CHECKOUT, clone], check=False).returncode:
         raise SystemExit(f"git could not clone {CHECKOUT}; it says why above.")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(target), str(clone)], check=True)
+    if subprocess.run([*pip, "--target", str(target), str(clone)], check=False).returncode:
+        raise SystemExit(f"pip could not install {clone}; it says why above.")
     status = ["git", "status", "--porcelain", "--ignored"]
     left = subprocess.run(status, check=True, cwd=clone, capture_output=True, text=True).stdout
     if left:
