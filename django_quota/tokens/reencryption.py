@@ -4,6 +4,7 @@ No lock is held while values are read and encrypted, and a row is written only i
 values that were read. So it is safe beside live renewals, and can be interrupted and repeated.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ CHUNK = 100
 #: The most passes through the tables. The second pass verifies the first. It also rewrites values
 #: that were locked, or were written meanwhile by a process that still uses another key first.
 PASSES = 5
+#: Seconds before each pass after the second, in which the transactions that hold locks may end.
+PAUSE = 0.5
 #: The most unreadable values that a report names. Every row may have one.
 MAX_EXAMPLES = 20
 #: Rows at each end of a table that `sample` reads.
@@ -58,7 +61,9 @@ def reencrypt(
     Raises ConfigurationError if a key is missing or malformed. Raises RuntimeError in a
     transaction, because it commits chunk by chunk.
     """
-    for _each in range(PASSES):
+    for number in range(PASSES):
+        if number >= 2:
+            time.sleep(PAUSE)
         report = _go_through(write=not dry_run, progress=progress)
         if dry_run or not report.older:
             break
