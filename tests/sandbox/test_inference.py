@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import requests
 from openai import APIStatusError, OpenAI
 
-from tests.helpers.concurrency import begin_together, wait_until
+from tests.helpers.concurrency import GIVE_UP_AFTER, begin_together, wait_until
 
 from .client import App, Sandbox
 
@@ -194,7 +195,8 @@ class TestCharges:
         # An answer of 100 tokens reserves about 2,000 credits: enough for two, but not for three.
         user = sandbox.add_user(balance=5_000)
         token = sandbox.sign_in(app, user["email"])["access_token"]
-        sandbox.set(stream_delay=0.05)
+        sandbox.set(stream_delay=1)  # a minute and a half, until the last of the others is refused
+        refused = threading.Semaphore(0)
 
         def ask() -> int:
             body = {
@@ -204,12 +206,21 @@ class TestCharges:
                 "messages": [{"role": "user", "content": QUESTION}],
             }
             headers = {"Authorization": f"Bearer {token}"}
-            reply = requests.post(
-                f"{sandbox.url}/v1/chat/completions", json=body, headers=headers, timeout=30
-            )
-            return reply.status_code
+            url = f"{sandbox.url}/v1/chat/completions"
+            status = requests.post(url, json=body, headers=headers, timeout=30).status_code
+            if status == 402:
+                refused.release()
+            return status
 
-        assert Counter(begin_together([ask] * 8)) == {200: 2, 402: 6}
+        def end_the_answers() -> int:
+            for _ in range(6):
+                assert refused.acquire(timeout=GIVE_UP_AFTER)
+            sandbox.set(stream_delay=0)
+            return 0
+
+        statuses = begin_together([*[ask] * 8, end_the_answers])
+
+        assert Counter(statuses) == {200: 2, 402: 6, 0: 1}
         after = sandbox.user(user["email"])
         assert after["reserved"] == 0
         assert 0 < after["balance"] < 2_000
