@@ -7,6 +7,7 @@ import io
 import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -324,7 +325,7 @@ class TestBesideOthers:
                 if len(pauses) == 2:
                     unlock()
 
-            monkeypatch.setattr("time.sleep", pause)
+            monkeypatch.setattr(reencryption, "time", SimpleNamespace(sleep=pause))
             monkeypatch.setattr(reencryption, "PAUSE", 0.5)
             assert reencrypt() == KeyReport(newest=12)
 
